@@ -1,0 +1,367 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929), with the options today's checkpoints need.
+
+Reads top to bottom: stem, positions, attention, block, pooling, model.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mirada.errors import MiradaError
+from mirada.features import Backbone, Features, Layer, Probe
+
+__all__ = ["ViT"]
+
+Pooling = Literal["class", "average", "sequence", "attention"]
+Positions = Literal["learned", "sincos", "rotary", "none"]
+Activation = Literal["gelu", "quickgelu", "swiglu"]
+Stem = Literal["patch", "convolutional"]
+QKV = tuple[Tensor, Tensor, Tensor]  # query, key, value, each (B, heads, N, d)
+
+
+class PatchStem(nn.Conv2d):
+    """Cut the image into squares and project each one linearly: (B, C, height, width) -> (B, h, w, D)."""
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
+        super().__init__(in_channels, dim, patch_size, patch_size)
+        fan_in = in_channels * patch_size**2
+        nn.init.trunc_normal_(self.weight, std=fan_in**-0.5)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]  # Conv2d declares bias optional
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).permute(0, 2, 3, 1)
+
+
+class ConvolutionalStem(nn.Sequential):
+    """The compact convolutional tokeniser (Hassani et al. 2021, arXiv:2104.05704, section 3.3): 3x3 convolutions, each
+    followed by a ReLU and a 3x3 max-pool of stride 2, until one token stands for `patch_size` pixels.
+
+    It overlaps and shares weights, which is the prior that small data sets of small images lack in a plain ViT.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int, width: int = 64) -> None:
+        steps = patch_size.bit_length() - 1
+        if patch_size != 2**steps or steps == 0:
+            raise MiradaError(
+                f"A convolutional stem halves the image step by step, so its patch size must be 2, 4, 8 or 16, "
+                f"not {patch_size}."
+            )
+        channels = [in_channels] + [width] * (steps - 1) + [dim]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(channels):
+            convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(convolution.weight)
+            layers += [convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        super().__init__(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return patches.permute(0, 2, 3, 1)
+
+
+def sincos_positions(dim: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Fixed 2D sine-cosine positions (1, h*w, dim): a quarter of the channels each for sin x, cos x, sin y, cos y.
+
+    As in MoCo v3 and MAE (arXiv:2104.02057, section 3; temperature 10000).
+    """
+    frequency = 10000 ** -(torch.arange(dim // 4, device=device, dtype=torch.float32) / (dim // 4))
+    rows, columns = (torch.arange(side, device=device, dtype=torch.float32) for side in grid)
+    y, x = (torch.outer(axis, frequency) for axis in (rows, columns))
+    y, x = y[:, None].expand(-1, grid[1], -1), x[None].expand(grid[0], -1, -1)
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1).flatten(0, 1)[None]
+
+
+def rotary_angles(head_dim: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Angles (h*w, head_dim) of axial rotary positions: coordinates in [-1, 1], periods from 1 to 100.
+
+    Because coordinates are relative to the image's side, another image size needs no interpolation.
+    As in DINOv3 (arXiv:2508.10104, section 3.2).
+    """
+    periods = 100.0 ** (torch.arange(head_dim // 4, device=device, dtype=torch.float32) / (head_dim // 4))
+    rows, columns = (2 * (torch.arange(side, device=device) + 0.5) / side - 1 for side in grid)
+    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)  # (h*w, 2)
+    angles = 2 * math.pi * places[:, :, None] / periods  # (h*w, 2, head_dim / 4)
+    return angles.flatten(1).repeat(1, 2)
+
+
+def rotate(x: Tensor, angles: Tensor, prefix: int) -> Tensor:
+    """Turn the patch tokens of x (B, heads, N, d) by angles (N - prefix, d) or (B, 1, N - prefix, d)."""
+    still, moving = x[:, :, :prefix], x[:, :, prefix:]
+    first, second = moving.chunk(2, dim=-1)
+    turned = moving * angles.cos() + torch.cat([-second, first], -1) * angles.sin()
+    return torch.cat([still, turned.to(x.dtype)], dim=2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention. Returns its output (B, N, D) and the queries, keys and values it was made from."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, angles: Tensor | None, prefix: int) -> tuple[Tensor, QKV]:
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if angles is not None:
+            query, key = rotate(query, angles, prefix), rotate(key, angles, prefix)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(attended.transpose(1, 2).flatten(2)), (query, key, value)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x): the approximation OpenAI's CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020, arXiv:2002.05202, equation 6): W3 (SiLU(W1 x) * W2 x)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_and_value = nn.Linear(dim, 2 * hidden)
+        self.out = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * value)  # type: ignore[no-any-return]
+
+
+def feed_forward(dim: int, hidden: int, activation: Activation) -> nn.Module:
+    """The block's second half, (B, N, dim) -> (B, N, dim)."""
+    if activation == "swiglu":
+        return SwiGLU(dim, hidden)
+    between = nn.GELU() if activation == "gelu" else QuickGELU()
+    return nn.Sequential(nn.Linear(dim, hidden), between, nn.Linear(hidden, dim))
+
+
+class LayerScale(nn.Module):
+    """A learned gain per channel (Touvron et al. 2021, arXiv:2103.17239): keeps deep nets near identity at first."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016, arXiv:1603.09382): drop the whole branch of a sample while training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        return x * kept.to(x.dtype) / (1 - self.rate)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each with a norm before it and a residual around it."""
+
+    def __init__(
+        self, dim: int, num_heads: int, hidden: int, activation: Activation, epsilon: float,
+        layer_scale: float | None, drop_path: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, epsilon)
+        self.attention = Attention(dim, num_heads)
+        self.scale1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.norm2 = nn.LayerNorm(dim, epsilon)
+        self.feed_forward = feed_forward(dim, hidden, activation)
+        self.scale2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, angles: Tensor | None = None, prefix: int = 0) -> tuple[Tensor, QKV]:
+        attended, qkv = self.attention(self.norm1(x), angles, prefix)
+        x = x + self.drop_path(self.scale1(attended))
+        x = x + self.drop_path(self.scale2(self.feed_forward(self.norm2(x))))
+        return x, qkv
+
+
+class SequencePooling(nn.Module):
+    """Weigh the tokens by a learned softmax score and add them up (arXiv:2104.05704, equation 4)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(dim, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        weights: Tensor = self.score(tokens).softmax(1)  # (B, N, 1)
+        return (weights.mT @ tokens).squeeze(1)
+
+
+class AttentionPooling(nn.Module):
+    """One learned query attends to all tokens, then a feed-forward layer: SigLIP's head (Zhai et al. 2022,
+    arXiv:2106.04560, appendix; Lee et al. 2019, arXiv:1810.00825)."""
+
+    def __init__(self, dim: int, num_heads: int, hidden: int, epsilon: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Parameter(torch.empty(1, 1, dim))
+        nn.init.trunc_normal_(self.query, std=dim**-0.5)
+        self.project_query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim, epsilon)
+        self.feed_forward = feed_forward(dim, hidden, "gelu")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query = self.project_query(self.query.expand(tokens.shape[0], -1, -1)).unflatten(-1, (self.num_heads, -1))
+        key, value = self.key_value(tokens).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        x = self.proj(attended.transpose(1, 2).flatten(2))
+        return (x + self.feed_forward(self.norm(x)))[:, 0]  # type: ignore[no-any-return]
+
+
+class ViT(Backbone):
+    """Vision Transformer.
+
+    Args:
+        dim, depth, num_heads: width D, number of blocks, attention heads; `num_heads` divides `dim`.
+        patch_size: pixels per side of a patch.
+        image_size: the size whose grid the learned position table has; other sizes, also not square, interpolate it.
+        in_channels: channels of the image.
+        mlp_ratio: hidden width of the feed-forward layer over `dim`.
+        stem: "patch" (linear) or "convolutional" (overlapping, for small images).
+        pooling: which token or mean is `Features.pooled`: "class", "average" of patches, "sequence" (softmax-weighted
+            mean of patches) or "attention" (a learned query).
+        registers: extra tokens without a meaning of their own (Darcet et al. 2024, arXiv:2309.16588).
+        positions: "learned", "sincos" (fixed), "rotary" (in every layer) or "none".
+        activation: "gelu", "quickgelu" or "swiglu".
+        pre_norm: a LayerNorm before the first block, as CLIP has.
+        layer_scale: initial gain of each branch, or None for no gain.
+        drop_path: rate of the last block; grows linearly with depth from 0.
+        epsilon: of every LayerNorm.
+    """
+
+    def __init__(
+        self, dim: int, depth: int, num_heads: int, patch_size: int, *, image_size: int = 224, in_channels: int = 3,
+        mlp_ratio: float = 4.0, stem: Stem = "patch", pooling: Pooling = "class", registers: int = 0,
+        positions: Positions = "learned", activation: Activation = "gelu", pre_norm: bool = False,
+        layer_scale: float | None = None, drop_path: float = 0.0, epsilon: float = 1e-6,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if dim % num_heads:
+            raise MiradaError(f"A width of {dim} does not split into {num_heads} heads: choose a divisor of {dim}.")
+        if positions in ("sincos", "rotary") and (dim if positions == "sincos" else dim // num_heads) % 4:
+            raise MiradaError(f"Positions {positions!r} need a width per head that divides by 4: change dim or heads.")
+        if registers < 0:
+            raise MiradaError(f"There cannot be {registers} registers: use 0 or more.")
+        self.dim = self.stem_dim = dim
+        self.stride = patch_size
+        self.num_layers = depth + 1
+        self.num_heads = num_heads
+        self.pooling, self.positions = pooling, positions
+        hidden = round(dim * mlp_ratio)
+
+        stems: dict[str, Callable[[int, int, int], nn.Module]] = {
+            "patch": PatchStem, "convolutional": ConvolutionalStem,
+        }  # fmt: skip
+        self.stem = choose("stem", stem, stems)(in_channels, dim, patch_size)
+        self.prefix_tokens = int(pooling == "class") + registers
+        self.prefix = nn.Parameter(torch.empty(1, self.prefix_tokens, dim)) if self.prefix_tokens else None
+        side = max(1, image_size // patch_size)
+        self.grid = (side, side)
+        choose("positions", positions, dict.fromkeys(("learned", "sincos", "rotary", "none")))
+        choose("activation", activation, dict.fromkeys(("gelu", "quickgelu", "swiglu")))
+        learned = positions == "learned"
+        self.position = nn.Parameter(torch.empty(1, side * side, dim)) if learned else None
+        self.class_position = nn.Parameter(torch.empty(1, 1, dim)) if learned and pooling == "class" else None
+        self.pre_norm = nn.LayerNorm(dim, epsilon) if pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, hidden, activation, epsilon, layer_scale, drop_path * index / max(1, depth - 1))
+            for index in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim, epsilon)
+        pools: dict[str, Callable[[], nn.Module]] = {
+            "class": nn.Identity, "average": nn.Identity, "sequence": lambda: SequencePooling(dim),
+            "attention": lambda: AttentionPooling(dim, num_heads, hidden, epsilon),
+        }  # fmt: skip
+        self.pool = choose("pooling", pooling, pools)()
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Truncated normals of standard deviation 0.02 for matrices, tables and tokens, zeros for biases."""
+        for table in (self.prefix, self.position, self.class_position):
+            if table is not None:
+                nn.init.trunc_normal_(table, std=0.02)
+        for module in [*self.blocks.modules(), *self.pool.modules()]:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.require_multiple(images, self.stride, "patches")
+        return self.stem(images)  # type: ignore[no-any-return]
+
+    def position_table(self, grid: tuple[int, int]) -> Tensor | None:
+        """What is added to the patches, (1, h*w, D); the learned table is resampled bicubically for another grid."""
+        if self.positions == "sincos":
+            return sincos_positions(self.dim, grid, next(self.parameters()).device)
+        if self.position is None or grid == self.grid:
+            return self.position
+        table = self.position.mT.reshape(1, self.dim, *self.grid).float()
+        table = F.interpolate(table, grid, mode="bicubic", antialias=True)
+        return table.flatten(2).mT
+
+    def encode(self, patches: Tensor, *, keep: Tensor | None = None, probe: Probe | None = None) -> Features:
+        batch, height, width, _ = patches.shape
+        grid = (height, width)
+        x = patches.flatten(1, 2).to(self.norm.weight.dtype)  # under autocast the residual stream stays float32
+        table = self.position_table(grid)
+        if table is not None:
+            x = x + table.to(x.dtype)
+        angles = None
+        if self.positions == "rotary":
+            angles = rotary_angles(self.dim // self.num_heads, grid, x.device)
+        if keep is not None:
+            grid = (1, keep.shape[1])
+            x = x.gather(1, keep[:, :, None].expand(-1, -1, self.dim))
+            angles = None if angles is None else angles[keep][:, None]
+        if self.prefix is not None:
+            prefix = self.prefix.expand(batch, -1, -1)
+            if self.class_position is not None:
+                prefix = torch.cat([prefix[:, :1] + self.class_position, prefix[:, 1:]], dim=1)
+            x = torch.cat([prefix.to(x.dtype), x], dim=1)
+        x = self.pre_norm(x)
+
+        trace: list[Any] = []
+        for index, block in enumerate(self.blocks):
+            x, (query, key, value) = block(x, angles, self.prefix_tokens)
+            if probe is not None:
+                trace.append(probe(Layer(index, x, query, key, value, grid, self.prefix_tokens)))
+
+        x = self.norm(x)
+        tokens = x[:, self.prefix_tokens :]
+        if self.pooling == "class":
+            pooled = x[:, 0]
+        elif self.pooling == "average":
+            pooled = tokens.mean(1)
+        else:
+            pooled = self.pool(x if self.pooling == "attention" else tokens)
+        return Features(pooled, tokens.unflatten(1, grid), x[:, : self.prefix_tokens], tuple(trace))
+
+    def layer_index(self, parameter: str) -> int:
+        first, _, rest = parameter.partition(".")
+        if first == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        return self.num_layers if first in ("norm", "pool") else 0
+
+
+def choose(what: str, name: str, table: dict[str, Any]) -> Any:
+    """The table's entry, or an error that lists what there is."""
+    if name not in table:
+        raise MiradaError(f"There is no {what} {name!r}: choose one of {', '.join(table)}.")
+    return table[name]

@@ -1,0 +1,35 @@
+"""What can be built or loaded, with sizes: what `mirada models` lists."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mirada.backbones import SIZES, build
+from mirada.language import call
+from mirada.model import known_names, load
+
+__all__ = ["catalogue", "describe"]
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """One row for each size name; networks are built without memory for their weights."""
+    return [_row(name) for name in known_names()]
+
+
+def describe(ref: str) -> dict[str, Any]:
+    """One model: a size name, or a folder with its classes and preprocessing."""
+    if not Path(ref).is_dir():
+        return _row(ref)
+    model = load(ref)
+    return _row(model.architecture) | {
+        "preprocess": model.preprocess.to_dict(), "classes": model.classes, "provenance": model.provenance,
+    }  # fmt: skip
+
+
+def _row(name: str) -> dict[str, Any]:
+    with torch.device("meta"):
+        backbone = build(name)
+    family = SIZES[call(name)[0].partition("/")[0]].family
+    parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    return {"name": name, "family": family, "parameters": parameters, "dim": backbone.dim, "stride": backbone.stride}

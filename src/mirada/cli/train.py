@@ -1,0 +1,78 @@
+"""`mirada train`."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["EXAMPLE", "command"]
+
+EXAMPLE = (
+    "Examples: [bold]mirada train photos/[/bold] (a subfolder per class, ten minutes); "
+    "[bold]mirada train cifar10/ --recipe cifar10-10m[/bold]; "
+    "[bold]mirada train photos/ --model vit-ti/8 --image-size 96 --epochs 50 --augment strong[/bold]"
+)
+
+
+def command(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, .parquet, .csv, .jsonl or shards of images.")],
+    recipe: Annotated[str | None, typer.Option(help="Settings by name or YAML file; flags override them.")] = None,
+    model: Annotated[str | None, typer.Option(help="Size and patch, such as vit-ti/4: see `mirada models`.")] = None,
+    objective: Annotated[str | None, typer.Option(help="A sum such as 'supervised + 0.5*rotation'.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels of what the model sees.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Length in passes over the images.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length in updates.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Length in time, such as 10m; the schedule ends on time.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per update.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Compute a batch in so many parts, for less memory.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of AdamW.")] = None,
+    optimiser: Annotated[str | None, typer.Option(help="adamw or muon.")] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="Learning-rate factor per layer, for fine-tuning.")] = None,
+    augment: Annotated[str | None, typer.Option(help="none, light, zoom or strong.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights, such as 0.999.")] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="Give every class the same say.")] = False,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    init: Annotated[str | None, typer.Option(metavar="REF", help="A model to start from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    out: Annotated[str | None, typer.Option(metavar="RUN", help="The run's folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is not an image.")] = False,
+    log: Annotated[list[str] | None, typer.Option(help="Also write to tensorboard or wandb.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Train a vision transformer on a folder of images, and write a model and a report."""
+    from mirada.cli.screen import Screen, print_json
+    from mirada.errors import MiradaError
+    from mirada.train.run import train
+    from mirada.train.settings import Settings, read_recipe
+
+    flags: dict[str, Any] = {
+        "model": model, "objective": objective, "image_size": image_size, "epochs": epochs, "steps": steps,
+        "budget": budget, "batch": batch, "accumulate": accumulate, "learning_rate": lr, "optimiser": optimiser,
+        "layer_decay": layer_decay, "augment": augment, "ema": ema, "balanced": balanced or None,
+        "precision": precision, "init": init, "seed": seed,
+    }  # fmt: skip
+    changes = {name: value for name, value in flags.items() if value is not None}
+    if resume and (changes or recipe or out is None):
+        raise MiradaError("To resume, give DATA, --out RUN and --resume only: the run's own settings are used.")
+    settings = Settings(budget=600.0)
+    if recipe is not None:
+        settings = settings.with_changes(read_recipe(recipe), f"recipe {recipe}")
+    settings = settings.with_changes(changes, "the command")
+    with Screen() as screen:
+        result = train(
+            data, settings, out=out, resume=resume, device=device, strict=strict,
+            command=["mirada", *sys.argv[1:]], log=log or (), monitor=screen,
+        )  # fmt: skip
+    if as_json:
+        print_json(result)
+        return
+    for key, value in result["metrics"].items():
+        if key.endswith("/accuracy"):
+            low, high = result["interval"]
+            print(f"{key.partition('/')[0]} accuracy {value:.1%}  (95% interval {low:.1%} to {high:.1%})")
+    if result["skipped"]:
+        print(f"skipped {len(result['skipped'])} files; the first: {result['skipped'][0]['path']!r}, "
+              f"{result['skipped'][0]['reason']}")  # fmt: skip
+    print(f"model   {result['model']}\nreport  {result['report']}")

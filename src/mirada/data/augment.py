@@ -1,0 +1,142 @@
+"""Augmentation on whole batches of decoded images: geometry as two matrix products, then colour, then erasing.
+
+An image is kept as a square canvas of uint8 pixels into which it was squashed, beside its true aspect ratio (width
+over height). Every crop, shift, zoom and mirror image is a box of that canvas, resampled with a triangle filter.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from mirada.data.randaugment import randaugment
+from mirada.errors import MiradaError
+
+__all__ = ["AUGMENTATIONS", "Augmentation", "augmentation", "draw_boxes", "erase", "resample"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to an image before the network sees it. Equal augmentations of one batch are computed once.
+
+    Attributes:
+        crop: "shift" moves the picture by up to `shift` of its side and mirrors in what is missing (Krizhevsky 2012;
+            right when the object fills the picture); "zoom" cuts a random box of `scale` of the area and `ratio`
+            (Szegedy et al. 2015, arXiv:1409.4842; right for photographs); "whole" takes everything.
+        flip: mirror half of the images left to right.
+        operations, magnitude: RandAugment's N and M in 0..10 (Cubuk et al. 2019, arXiv:1909.13719); N = 0 is off.
+        erasing: probability of painting a random box grey (Zhong et al. 2017, arXiv:1708.04896).
+    """
+
+    crop: Literal["shift", "zoom", "whole"] = "shift"
+    shift: float = 0.125
+    scale: tuple[float, float] = (0.35, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    operations: int = 0
+    magnitude: float = 9.0
+    erasing: float = 0.0
+
+    def __call__(self, canvases: Tensor, aspect: Tensor, size: tuple[int, int], generator: Generator) -> Tensor:
+        """uint8 canvases (B, C, S, S) and aspects (B,) to float32 pixels (B, C, *size) in 0..255."""
+        boxes = draw_boxes(self, aspect, canvases.shape[-1], size, generator)
+        pixels = resample(canvases, boxes, size)
+        if self.operations:
+            pixels = randaugment(pixels, self.operations, self.magnitude, generator)
+        return erase(pixels, self.erasing, generator) if self.erasing else pixels
+
+
+AUGMENTATIONS = {
+    "none": Augmentation("whole", flip=False),
+    "light": Augmentation("shift"),
+    "zoom": Augmentation("zoom"),
+    "strong": Augmentation("zoom", operations=2, erasing=0.25),
+}
+
+
+def augmentation(setting: "str | dict[str, Any] | Augmentation") -> Augmentation:
+    """A name of the table, or a dict of options with an optional `base` name to start from."""
+    if isinstance(setting, Augmentation):
+        return setting
+    options = {"base": setting} if isinstance(setting, str) else dict(setting)
+    base = options.pop("base", "light")
+    if base not in AUGMENTATIONS:
+        raise MiradaError(f"There is no augmentation {base!r}: choose one of {', '.join(AUGMENTATIONS)}.")
+    known = Augmentation.__dataclass_fields__
+    if unknown := [key for key in options if key not in known]:
+        raise MiradaError(f"There is no augmentation option {unknown[0]!r}: choose among {', '.join(known)}.")
+    frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return replace(AUGMENTATIONS[base], **frozen)
+
+
+def draw_boxes(how: Augmentation, aspect: Tensor, side: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Boxes (B, 4) as top, bottom, left, right in canvas pixels; left > right reads the box mirrored."""
+    count = len(aspect)
+    if how.crop == "zoom":
+        centre_y, centre_x, height, width = _zoom(how, aspect, generator)
+    else:
+        # The largest box of the output's shape around the centre, in fractions of the picture's sides.
+        wanted = size[1] / size[0]
+        height, width = (aspect / wanted).clamp(max=1), (wanted / aspect).clamp(max=1)
+        centre_y = centre_x = torch.full((count,), 0.5)
+        if how.crop == "shift":
+            offsets = 2 * torch.rand(2, count, generator=generator) - 1
+            # Whole output pixels: a shift then copies pixels instead of blurring them.
+            pixels = torch.tensor([[size[0]], [size[1]]])
+            steps = (offsets * how.shift * pixels).round() / pixels
+            centre_y, centre_x = centre_y + steps[0] * height, centre_x + steps[1] * width
+    edges = [centre_y - height / 2, centre_y + height / 2, centre_x - width / 2, centre_x + width / 2]
+    boxes = torch.stack(edges, 1) * side
+    if how.flip:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        boxes = torch.where(mirrored[:, None], boxes[:, [0, 1, 3, 2]], boxes)
+    return boxes
+
+
+def _zoom(how: Augmentation, aspect: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centres and sides of random boxes, as fractions of the picture's height and width."""
+    area, shape, y, x = torch.rand(4, len(aspect), generator=generator)
+    area = how.scale[0] + (how.scale[1] - how.scale[0]) * area
+    low, high = math.log(how.ratio[0]), math.log(how.ratio[1])
+    shape = (low + (high - low) * shape).exp()  # width over height, in true pixels
+    height, width = (area * aspect / shape).sqrt(), (area * shape / aspect).sqrt()
+    height, width = height.clamp(max=1), width.clamp(max=1)
+    return height / 2 + (1 - height) * y, width / 2 + (1 - width) * x, height, width
+
+
+def resample(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read boxes (B, 4) out of images (B, C, H, W) at `size`: float32 (B, C, *size) in the images' own units.
+
+    Separable, so each image costs two small matrix products. Outside of the image its mirror image continues.
+    """
+    boxes = boxes.to(images.device)
+    rows = _weights(boxes[:, 0], boxes[:, 1], size[0], images.shape[-2])
+    columns = _weights(boxes[:, 2], boxes[:, 3], size[1], images.shape[-1])
+    return rows[:, None] @ images.float() @ columns[:, None].mT
+
+
+def _weights(start: Tensor, end: Tensor, size: int, source: int) -> Tensor:
+    """Rows (B, size, source) of a triangle filter as wide as an output pixel, never narrower than an input pixel."""
+    step = ((end - start) / size)[:, None, None]
+    centre = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * step
+    centre = source - (source - centre.abs()).abs()
+    distance = (centre - torch.arange(source, device=start.device) - 0.5).abs()
+    weights = (1 - distance / step.abs().clamp(min=1)).clamp(min=0)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def erase(pixels: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Paint one random box of 2 to 33% of the area with the image's mean colour, in a share of the images."""
+    count, _, height, width = pixels.shape
+    area, shape, y, x, chance = torch.rand(5, count, generator=generator)
+    area = 0.02 + 0.31 * area
+    shape = (math.log(0.3) + (math.log(3.3) - math.log(0.3)) * shape).exp()
+    tall, wide = (area / shape).sqrt().clamp(max=1), (area * shape).sqrt().clamp(max=1)
+    top, left = (1 - tall) * y, (1 - wide) * x
+    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    inside_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
+    inside_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+    box = inside_rows[:, None, :, None] & inside_columns[:, None, None, :] & (chance < probability)[:, None, None, None]
+    return torch.where(box.to(pixels.device), pixels.mean((2, 3), keepdim=True), pixels)

@@ -1,0 +1,89 @@
+"""A folder of images: a subfolder per class, or flat; with or without train/, val/ and test/ above."""
+
+import os
+import re
+from collections.abc import Sequence
+from os.path import join, splitext
+
+from mirada.data.dataset import Files, Skipped, Source, why
+from mirada.data.decode import IMAGE_SUFFIXES
+from mirada.errors import MiradaError
+
+__all__ = ["is_image", "open_folder", "split_of", "suffix", "visible_files"]
+
+
+def split_of(stem: str) -> str | None:
+    """The split a file or folder name stands for: "train", "valid", "val2017", "test-00000-of-00003"; or None."""
+    match = re.fullmatch(r"(train|val|valid|validation|test)([-_.]?\d+(-of-\d+)?)?", stem.lower())
+    return None if match is None else "val" if match[1].startswith("val") else match[1]
+
+
+def suffix(path: str) -> str:
+    return splitext(path)[1].lower()
+
+
+def is_image(path: str) -> bool:
+    return suffix(path) in IMAGE_SUFFIXES
+
+
+def visible_files(root: str) -> list[str]:
+    """Every file below `root` that is not hidden, sorted, relative to `root`. Links are followed, each folder once."""
+    found: list[str] = []
+    todo, seen = [""], set()
+    while todo:
+        inside = todo.pop()
+        folder = join(root, inside)
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                    (todo if entry.is_dir() else found).append(join(inside, entry.name))
+        except OSError as error:
+            raise MiradaError(
+                f"Cannot read the folder {folder!r}: {why(error)}; give yourself access to it, or move it elsewhere."
+            ) from error
+    return sorted(found)
+
+
+def open_folder(root: str, files: Sequence[str], skipped: list[Skipped]) -> dict[str, Source]:
+    """The splits of a folder, whose `visible_files` are given."""
+    images = [file for file in files if is_image(file)]
+    texts = {file for file in files if suffix(file) == ".txt"}
+    below: dict[str, list[str]] = {}  # first folder -> images anywhere below it; "" for those beside the folders
+    for image in images:
+        first, separator, _ = image.partition(os.sep)
+        below.setdefault(first if separator else "", []).append(image)
+    folders = _split_folders(root, [name for name in below if name])
+    if not folders:
+        return {"all": _labelled(root, images, 0, texts)}
+    reason = f"outside the split folders {', '.join(folders.values())}"
+    outside = [name for name in below if name and name not in folders.values()] + below.get("", [])
+    skipped += [Skipped(join(root, name), reason) for name in outside]
+    return {split: _labelled(root, below[name], len(name) + 1, texts) for split, name in folders.items()}
+
+
+def _split_folders(root: str, names: Sequence[str]) -> dict[str, str]:
+    """Split -> folder name. Empty if the folders are classes: a single "train" among others is a vehicle."""
+    folders: dict[str, str] = {}
+    for name in names:
+        split = split_of(name)
+        if split and folders.setdefault(split, name) != name:
+            raise MiradaError(f"Both {folders[split]!r} and {name!r} in {root!r} mean {split}: put them together.")
+    return folders if len(folders) > 1 or len(folders) == len(names) else {}
+
+
+def _labelled(root: str, images: list[str], start: int, texts: set[str]) -> Source:
+    """Images with the first folder after `start` characters as their class, and the .txt beside them as caption."""
+    keys = [image[start:].partition(os.sep)[0] if os.sep in image[start:] else None for image in images]
+    captions = [_caption(root, splitext(image)[0] + ".txt", texts) for image in images] if texts else None
+    return Files(root, images, keys, captions=captions)
+
+
+def _caption(root: str, text: str, texts: set[str]) -> str:
+    if text not in texts:
+        return ""
+    with open(join(root, text), encoding="utf-8", errors="replace") as file:
+        return file.read().strip()

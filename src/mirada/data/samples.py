@@ -1,0 +1,42 @@
+"""A batch of decoded samples, before any objective has made its views of them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = ["Samples", "Transform"]
+
+Transform = Callable[[Tensor, Tensor, tuple[int, int], Generator], Tensor]  # see Augmentation.__call__
+
+
+class Samples:
+    """What an objective's `views` function is given.
+
+    Attributes:
+        canvases: uint8 (B, C, S, S), each image squashed into a square.
+        aspect: float32 (B,), true width over height.
+        labels: int64 (B,), -1 where a sample has none.
+        size: height and width of the views in pixels.
+        generator: the batch's own randomness, on the CPU, seeded by run seed and step alone.
+    """
+
+    def __init__(
+        self, canvases: Tensor, aspect: Tensor, labels: Tensor, *, size: tuple[int, int], seed: int,
+        mean: Tensor, std: Tensor,
+    ) -> None:  # fmt: skip
+        self.canvases, self.aspect, self.labels, self.size = canvases, aspect, labels, size
+        self.generator = torch.Generator().manual_seed(seed)
+        self._mean, self._std = (value.to(canvases.device)[:, None, None] for value in (mean, std))
+        self._views: dict[Transform, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+    def view(self, transform: Transform) -> Tensor:
+        """Float32 images (B, C, *size), augmented and normalised. Asking twice for equal views gives the same tensor,
+        which a Learner then sends through the backbone once."""
+        if transform not in self._views:
+            pixels = transform(self.canvases, self.aspect, self.size, self.generator)
+            self._views[transform] = pixels.div_(255).sub_(self._mean).div_(self._std)
+        return self._views[transform]

@@ -1,0 +1,66 @@
+"""What `mirada evaluate` does: open a model and data, run one probe, add the interval."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirada.data.images import Progress
+from mirada.data.sources import Source, open_data
+from mirada.errors import MiradaError
+from mirada.evaluate.accuracy import accuracy, wilson_interval
+from mirada.evaluate.predict import evaluation_images, predict
+from mirada.model import Model, load
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    ref: str, data: str, *, probe: str = "accuracy", split: str | None = None, batch: int = 256, device: str = "cpu",
+    strict: bool = False, on_progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The document that `mirada evaluate --json` prints.
+
+    Labels are matched to the model's classes by name, so data in which only some of them occur are fine.
+    """
+    if probe != "accuracy":
+        raise MiradaError(f"There is no probe {probe!r}: there is accuracy.")
+    model = load(ref, device=device)
+    dataset = open_data(data, strict=strict)
+    name, source = choose_split(dataset.splits, split)
+    labels = match_classes(model, source)
+    images = evaluation_images(model, source, strict=strict, keep=False)
+    found = predict(model, images, batch=batch, on_progress=on_progress)
+    found = found._replace(labels=labels[found.places])
+    metrics = dict(accuracy(found))
+    count = int((found.labels >= 0).sum())
+    return {
+        "probe": probe, "split": name, "n": count, "metrics": metrics,
+        "interval": list(wilson_interval(metrics["accuracy"], count)),
+        "skipped": [entry._asdict() for entry in dataset.skipped] + images.skipped_files(),
+    }  # fmt: skip
+
+
+def choose_split(splits: dict[str, Source], wanted: str | None) -> tuple[str, Source]:
+    """The wanted split, or the first of test, val, all and train that is there."""
+    if wanted is None:
+        wanted = next(name for name in ("test", "val", "all", "train") if name in splits)
+    if wanted not in splits:
+        raise MiradaError(f"The data have no split {wanted!r}: there is {', '.join(splits)}.")
+    return wanted, splits[wanted]
+
+
+def match_classes(model: Model, source: Source) -> NDArray[np.int64]:
+    """The source's labels as the model numbers its classes; -1 stays."""
+    if model.classes is None:
+        raise MiradaError(f"The model {model.architecture!r} has no classification head: train one first.")
+    if source.labels is None or source.classes is None:
+        raise MiradaError("These images have no labels: accuracy needs a folder per class, or a label column.")
+    if unknown := [name for name in source.classes if name not in model.classes]:
+        raise MiradaError(
+            f"The model does not know the class {unknown[0]!r}: it knows {', '.join(model.classes[:12])}"
+            f"{' ...' if len(model.classes) > 12 else ''}."
+        )
+    table = np.array([*(model.classes.index(name) for name in source.classes), -1])
+    matched: NDArray[np.int64] = table[source.labels]
+    return matched

@@ -1,0 +1,24 @@
+"""Keep freed memory instead of returning it to the system."""
+
+import ctypes
+import sys
+
+__all__ = ["keep_freed_memory"]
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # <malloc.h>
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse large blocks; returns whether it understood. Other systems' allocators do so by themselves.
+
+    By default glibc hands blocks of more than a few MB back and asks for fresh ones, page by page, at each operation:
+    a training step on a CPU then spends much of its time in page faults.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        return False
+    wanted = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
+    understood = [library.mallopt(key, value) == 1 for key, value in wanted]
+    return all(understood)

@@ -1,0 +1,119 @@
+"""One backbone and a weighted sum of objectives: the only module the training loop sees."""
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mirada.data.samples import Samples
+from mirada.errors import MiradaError
+from mirada.features import Backbone, Features, Probe
+from mirada.language import Term, sum_of_terms
+from mirada.objectives.base import Objective, Views
+from mirada.objectives.table import OBJECTIVES
+
+__all__ = ["Learner", "SharedForward"]
+
+
+class Learner(nn.Module):
+    """`Learner(backbone, "dino(prototypes=4096) + 0.5*rotation")`.
+
+    `facts` are what is known about the data, such as `classes=10`: each reaches the objectives whose constructor has
+    an argument of that name, unless the text sets it.
+
+    Raises:
+        MiradaError: an unknown objective or option (the nearest is named), or a fact that an objective needs and the
+            data do not give.
+    """
+
+    def __init__(self, backbone: Backbone, text: str, **facts: Any) -> None:
+        super().__init__()
+        terms = sum_of_terms(text)
+        self.backbone = backbone
+        self.objectives = nn.ModuleDict({term.name: build_objective(term, backbone, facts) for term in terms})
+        self.weights = {term.name: term.weight for term in terms}
+
+    @property
+    def views(self) -> Callable[[Samples], dict[str, dict[str, Tensor]]]:
+        """A picklable function: the views of every objective, by name. Equal views are made once per batch."""
+        return ViewsOfAll({name: objective.views for name, objective in self._terms()})
+
+    def forward(self, batch: dict[str, dict[str, Tensor]], progress: float) -> dict[str, Tensor]:
+        """{"loss": weighted sum, "<objective>/<scalar>": detached, ...}."""
+        images = [batch[name][key] for name, objective in self._terms() for key in objective.encoded]
+        shared = SharedForward(self.backbone, images)
+        parts = {name: objective(shared, batch[name], progress) for name, objective in self._terms()}
+        total = sum((self.weights[name] * part["loss"] for name, part in parts.items()), torch.zeros(()))
+        scalars = {f"{name}/{key}": value.detach() for name, part in parts.items() for key, value in part.items()}
+        return {"loss": total, **scalars}
+
+    def after_step(self, progress: float) -> None:
+        """Let every objective follow the new weights."""
+        for _, objective in self._terms():
+            objective.after_step(self.backbone, progress)
+
+    def _terms(self) -> list[tuple[str, Objective]]:
+        return [(name, module) for name, module in self.objectives.items() if isinstance(module, Objective)]
+
+
+class ViewsOfAll:
+    """Holds functions, never modules, so that it pickles in a few bytes."""
+
+    def __init__(self, makers: dict[str, Views]) -> None:
+        self.makers = makers
+
+    def __call__(self, samples: Samples) -> dict[str, dict[str, Tensor]]:
+        return {name: make(samples) for name, make in self.makers.items()}
+
+
+class SharedForward:
+    """A backbone that has already encoded some images: all of one shape in one forward, each tensor once."""
+
+    def __init__(self, backbone: Backbone, images: list[Tensor]) -> None:
+        self.backbone = backbone
+        self.dim, self.stem_dim, self.stride = backbone.dim, backbone.stem_dim, backbone.stride
+        self._known: dict[int, tuple[Tensor, Features]] = {}  # the tensor is kept so that its id stays its own
+        by_shape: dict[torch.Size, dict[int, Tensor]] = {}
+        for image in images:
+            by_shape.setdefault(image.shape[1:], {})[id(image)] = image
+        for group in by_shape.values():
+            tensors = list(group.values())
+            features = backbone(tensors[0] if len(tensors) == 1 else torch.cat(tensors))
+            counts = [len(tensor) for tensor in tensors]
+            fields = zip(*(field.split(counts) for field in features[:3]), strict=True)
+            for tensor, parts in zip(tensors, fields, strict=True):
+                self._known[id(tensor)] = (tensor, Features(*parts))
+
+    def __call__(self, images: Tensor, *, probe: Probe | None = None) -> Features:
+        if probe is None and id(images) in self._known:
+            return self._known[id(images)][1]
+        features: Features = self.backbone(images, probe=probe)
+        return features
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.backbone.embed(images)
+
+    def encode(self, patches: Tensor, *, keep: Tensor | None = None, probe: Probe | None = None) -> Features:
+        return self.backbone.encode(patches, keep=keep, probe=probe)
+
+
+def build_objective(term: Term, backbone: Backbone, facts: dict[str, Any]) -> Objective:
+    """One row of the table with the term's options, completed by facts."""
+    kind = OBJECTIVES.get(term.name)
+    if kind is None:
+        nearest = get_close_matches(term.name, OBJECTIVES, 1, cutoff=0.4)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(OBJECTIVES)}."
+        raise MiradaError(f"There is no objective {term.name!r}: {hint}")
+    options = {name: value for name, value in inspect.signature(kind.__init__).parameters.items()
+               if value.kind is inspect.Parameter.KEYWORD_ONLY}  # fmt: skip
+    if unknown := [name for name in term.options if name not in options]:
+        raise MiradaError(
+            f"The objective {term.name!r} has no option {unknown[0]!r}: its options are {', '.join(options)}."
+        )
+    given = {name: value for name, value in facts.items() if name in options} | term.options
+    if missing := [name for name, option in options.items() if option.default is option.empty and name not in given]:
+        raise MiradaError(f"The objective {term.name!r} needs {', '.join(missing)}: do these data have labels?")
+    return kind(backbone, **given)

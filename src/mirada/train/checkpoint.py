@@ -1,0 +1,88 @@
+"""What a run needs to go on as if it had never stopped, in one safetensors file: nothing is pickled.
+
+Data order, augmentation and drop path are functions of seed and step (see `mirada.data.loader`), so weights, averages,
+optimiser state and the step number are all there is to keep.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from mirada.errors import MiradaError
+from mirada.train.average import Average
+
+__all__ = ["load_checkpoint", "save_atomically", "save_checkpoint"]
+
+
+def save_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file beside `path`, then move it there: a full disk or a kill leaves the old file intact."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise MiradaError(
+            f"Cannot save {path} ({error}): free some space or choose another --out; what was saved before is intact."
+        ) from error
+
+
+def save_checkpoint(
+    path: Path, learner: nn.Module, optimisers: list[torch.optim.Optimizer], average: Average | None,
+    state: dict[str, Any],
+) -> None:  # fmt: skip
+    """Save everything of a step; `state` is small and becomes JSON."""
+    tensors = {f"learner.{name}": tensor for name, tensor in learner.state_dict().items()}
+    for number, optimiser in enumerate(optimisers):
+        for index, values in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{index}.{key}": value for key, value in values.items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.values.items()}
+        state = state | {"average_updates": average.updates}
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_atomically(path, plain, {"state": json.dumps(state)})
+
+
+def load_checkpoint(
+    path: Path, learner: nn.Module, optimisers: list[torch.optim.Optimizer], average: Average | None
+) -> dict[str, Any]:
+    """Put everything back, exactly, and return `state`."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        state: dict[str, Any] = json.loads(metadata["state"])
+        learner.load_state_dict(_under("learner.", tensors))
+        for number, optimiser in enumerate(optimisers):
+            _load_optimiser(optimiser, _under(f"optimiser.{number}.", tensors))
+        if average is not None:
+            average.updates = state["average_updates"]
+            for name, value in _under("average.", tensors).items():
+                average.values[name].copy_(value)
+    except (OSError, KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise MiradaError(
+            f"Cannot resume from {path} ({' '.join(str(error).split())[:200]}): "
+            "it does not belong to this run's settings, or is damaged; start a new run with another --out."
+        ) from error
+    return state
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,0 +1,101 @@
+"""A run's folder: config.yaml, metrics.jsonl, checkpoints/, model/, report.html."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mirada.errors import MiradaError
+from mirada.train.settings import CONFIG_FORMAT, Settings, read_settings
+
+__all__ = ["RunFolder", "machine"]
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoint = self.path / "checkpoints" / "last.safetensors"
+        self.model = self.path / "model"
+        self.report = self.path / "report.html"
+
+    @classmethod
+    def unused(cls, data: str) -> "RunFolder":
+        """`runs/NAME`, or `runs/NAME-2` and so on, for data of that name."""
+        name = Path(data).resolve().name.partition(".")[0] or "data"
+        number, path = 1, Path("runs") / name
+        while path.exists():
+            number += 1
+            path = Path("runs") / f"{name}-{number}"
+        return cls(path)
+
+    def create(self, settings: Settings, data: str, command: list[str]) -> None:
+        """Make the folder with everything needed to repeat the run.
+
+        Raises `MiradaError` when there is a run in it already, or it cannot be written.
+        """
+        if self.config.exists():
+            raise MiradaError(f"There is a run in {self.path} already: add --resume to go on, or choose another --out.")
+        facts = {
+            "format": CONFIG_FORMAT, "data": os.path.abspath(data), "command": shlex.join(command),
+            "machine": machine(), **settings.to_dict(),
+        }  # fmt: skip
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.config.write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            self.metrics.write_text("", encoding="utf-8")
+        except OSError as error:
+            raise MiradaError(f"Cannot write to {self.path} ({error.strerror}): choose another --out.") from error
+
+    def read_config(self) -> tuple[Settings, str]:
+        """The settings and the data of the run that is in the folder."""
+        if not self.config.is_file():
+            raise MiradaError(f"There is no run to resume in {self.path}: leave --resume out to start one.")
+        values = read_settings(self.config.read_text(encoding="utf-8"), str(self.config))
+        data = values.pop("data", "")
+        for key in ("command", "machine"):
+            values.pop(key, None)
+        return Settings().with_changes(values, str(self.config)), data
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One line of metrics."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps({key: _short(value) for key, value in row.items()}) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics; a line cut short by a kill is left out."""
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics of steps that will be taken again."""
+        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        temporary = self.metrics.with_suffix(".part")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self.metrics)
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def machine() -> str:
+    """What the run's times depend on, in one line."""
+    return (
+        f"{platform.machine()} {platform.system()}, {torch.get_num_threads()} threads, "
+        f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}"
+    )

@@ -1,0 +1,144 @@
+"""The training loop: batches in, one `Step` out after each update. It knows a Learner and nothing of objectives.
+
+A generator, so that whoever runs it decides between two steps whether to measure, save, draw or stop.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mirada.data.loader import Loader, mix_seed
+from mirada.errors import MiradaError
+from mirada.objectives import Learner
+from mirada.train.average import Average
+from mirada.train.optimiser import rate_at, set_rates
+from mirada.train.settings import Settings
+
+__all__ = ["Step", "autocast", "choose_precision", "train_loop"]
+
+
+class Step(NamedTuple):
+    """What one update did."""
+
+    step: int  # 1 after the first update
+    progress: float  # in (0, 1]
+    seconds: float  # since the start, over all resumed parts
+    scalars: dict[str, float]  # "loss", "<objective>/<scalar>", "learning_rate", "gradient_norm"
+
+
+def train_loop(
+    learner: Learner, loader: Loader, optimisers: list[torch.optim.Optimizer], average: Average | None,
+    settings: Settings, *, started: float, step: int = 0, module: nn.Module | None = None,
+) -> Iterator[Step]:  # fmt: skip
+    """Update until the settings' end.
+
+    Args:
+        started: `time.monotonic()` at which a budget began to count; earlier for a resumed run.
+        step: updates already made.
+        module: what to call instead of the learner, such as its DistributedDataParallel wrapper.
+
+    Raises:
+        MiradaError: the loss is not a number any more; no weight has been touched by that step.
+    """
+    call, views, device = module or learner, learner.views, loader.device
+    precision = autocast(settings.precision, device)
+    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    total = None if settings.budget else steps_of(settings, loader)
+    last = 0.0
+    while True:
+        begun = time.monotonic()
+        seconds = begun - started
+        progress = step / total if total is not None else (seconds + last / 2) / (settings.budget or 1.0)
+        if progress >= 1:
+            return
+        learner.train()
+        torch.manual_seed(mix_seed(settings.seed, step, 0xD0))
+        share = rate_at(progress, settings)
+        set_rates(optimisers, share)
+        scalars: dict[str, Tensor] = {}
+        for part in range(settings.accumulate):
+            samples = loader.batch(step * settings.accumulate + part, image_size_at(progress, settings))
+            batch = to_device(views(samples), device)
+            with precision:
+                result = call(batch, progress)
+            (result["loss"] / settings.accumulate).backward()
+            for name, value in result.items():
+                scalars[name] = scalars.get(name, 0) + value.detach().float() / settings.accumulate
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf, foreach=True)
+        values = {name: float(value) for name, value in scalars.items()}
+        if not math.isfinite(values["loss"]) or not bool(torch.isfinite(norm)):
+            raise MiradaError(
+                f"The loss or its gradient became {'infinite' if math.isinf(values['loss']) else 'not a number'} "
+                f"at step {step + 1}: try a lower --lr, or --precision float32."
+            )
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        learner.after_step(progress)
+        if average is not None:
+            average.update(learner)
+        step += 1
+        ended = time.monotonic()
+        last = ended - begun
+        done = step / total if total is not None else min(1.0, (ended - started) / (settings.budget or 1.0))
+        values |= {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}
+        yield Step(step, done, ended - started, values)
+
+
+def steps_of(settings: Settings, loader: Loader) -> int:
+    """The run's length in updates."""
+    if settings.steps is not None:
+        return settings.steps
+    epochs = 30.0 if settings.epochs is None else settings.epochs
+    return max(1, math.ceil(epochs * loader.steps_per_epoch / settings.accumulate))
+
+
+def image_size_at(progress: float, settings: Settings) -> tuple[int, int]:
+    """Height and width of the views at `progress`."""
+    early = settings.early_size is not None and progress < settings.early_share
+    side = settings.early_size if early and settings.early_size is not None else settings.image_size
+    return side, side
+
+
+def to_device(batch: dict[str, dict[str, Tensor]], device: torch.device) -> dict[str, dict[str, Tensor]]:
+    """The views on `device`; a view that two objectives share stays one tensor."""
+    moved: dict[int, Tensor] = {}
+    for views in batch.values():
+        for tensor in views.values():
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.to(device, non_blocking=True)
+    return {name: {key: moved[id(tensor)] for key, tensor in views.items()} for name, views in batch.items()}
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which the forward pass runs; can be entered again and again."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def choose_precision(setting: str, device: torch.device) -> str:
+    """What "auto" means on this machine: bfloat16 where a matrix product in it is at least 1.5 times as fast.
+
+    Measured, because processors without bfloat16 units emulate it slowly and none of the names tells.
+    """
+    if setting != "auto":
+        return setting
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type != "cpu":
+        return "float32"
+
+    def seconds(dtype: torch.dtype) -> float:
+        x, w = torch.randn(1024, 512, dtype=dtype), torch.randn(512, 512, dtype=dtype)
+        times = []
+        for _ in range(8):
+            begun = time.perf_counter()
+            nn.functional.linear(x, w)
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    return "bfloat16" if seconds(torch.bfloat16) * 1.5 < seconds(torch.float32) else "float32"

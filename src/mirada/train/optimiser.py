@@ -1,0 +1,64 @@
+"""Which parameter gets which optimiser, rate and decay; and how the rate moves with progress."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mirada.objectives import Learner
+from mirada.train.muon import Muon
+from mirada.train.settings import Settings
+
+__all__ = ["build_optimisers", "rate_at", "set_rates"]
+
+
+def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.Optimizer]:
+    """One optimiser, or two with Muon: it takes the backbone's matrices and kernels behind the stem, AdamW the rest.
+
+    Each group keeps its peak rate as `peak`, already scaled by layer-wise decay.
+    """
+    decayed = {id(module.weight) for module in learner.modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
+    backbone = learner.backbone
+    adamw: dict[tuple[float, float], list[nn.Parameter]] = {}
+    muon: dict[float, list[nn.Parameter]] = {}
+    rate = peak_rate(settings)
+    for name, parameter in learner.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inside = name.startswith("backbone.")
+        layer = backbone.layer_index(name.removeprefix("backbone.")) if inside else backbone.num_layers
+        scale = settings.layer_decay ** (backbone.num_layers - layer)
+        matrix = id(parameter) in decayed
+        if settings.optimiser == "muon" and inside and matrix and layer > 0:
+            muon.setdefault(settings.muon_learning_rate * scale, []).append(parameter)
+        else:
+            decay = settings.weight_decay if matrix else 0.0
+            adamw.setdefault((rate * scale, decay), []).append(parameter)
+    groups = [{"params": params, "lr": peak, "peak": peak, "weight_decay": decay}
+              for (peak, decay), params in adamw.items()]  # fmt: skip
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=settings.betas, fused=True)]
+    if muon:
+        hidden = [{"params": params, "lr": peak, "peak": peak} for peak, params in muon.items()]
+        optimisers.append(Muon(hidden, weight_decay=settings.weight_decay))
+    return optimisers
+
+
+def peak_rate(settings: Settings) -> float:
+    """AdamW's peak: as set, or 0.001 scaled down linearly below a batch of 512."""
+    return settings.learning_rate or 1e-3 * min(1.0, settings.batch / 512)
+
+
+def rate_at(progress: float, settings: Settings) -> float:
+    """The share of the peak rate at `progress` in [0, 1]: linear warm-up, then down to 0."""
+    if progress < settings.warmup:
+        return progress / settings.warmup
+    rest = (progress - settings.warmup) / (1 - settings.warmup)
+    return 1 - rest if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+
+def set_rates(optimisers: Sequence[torch.optim.Optimizer], share: float) -> None:
+    """Every group's rate becomes its peak times `share`."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * share

@@ -1,0 +1,295 @@
+"""One training run from data to report: what `mirada train` does."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from mirada.backbones import build, canonical
+from mirada.data.decode import decode, to_canvas
+from mirada.data.images import Images
+from mirada.data.loader import Loader
+from mirada.data.sources import Source, open_data
+from mirada.data.splits import train_and_validation
+from mirada.errors import MiradaError
+from mirada.evaluate.accuracy import accuracy, wilson_interval
+from mirada.evaluate.predict import Predictions, evaluation_images, predict
+from mirada.language import sum_of_terms
+from mirada.memory import keep_freed_memory
+from mirada.model import Model, load
+from mirada.objectives import Learner
+from mirada.preprocess import Preprocess
+from mirada.train.average import Average
+from mirada.train.checkpoint import load_checkpoint, save_checkpoint
+from mirada.train.folder import RunFolder
+from mirada.train.log import open_logs
+from mirada.train.loop import Step, choose_precision, train_loop
+from mirada.train.optimiser import build_optimisers
+from mirada.train.settings import Settings
+from mirada.train.summary import report
+
+__all__ = ["Monitor", "train"]
+
+
+class Monitor:
+    """Who watches a run; every method may be left as it is."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Reading and measuring."""
+
+    def step(self, step: Step, images: int) -> None:
+        """After each update; `images` were seen by it."""
+
+    def measured(self, step: int, metrics: dict[str, float]) -> None:
+        """After each validation."""
+
+
+class Run:
+    """Data, model and optimiser of one run, built from its settings alone."""
+
+    def __init__(
+        self, data: str, settings: Settings, device: torch.device, strict: bool, monitor: Monitor, seconds_used: float
+    ) -> None:
+        self.started = time.monotonic() - seconds_used
+        self.device, self.monitor = device, monitor
+        dataset = open_data(data, strict=strict)
+        parts = train_and_validation(dataset, settings.seed)
+        for note in parts.notes:
+            monitor.note(note)
+        self.validation_name = parts.name
+        supervised = any(term.name == "supervised" for term in sum_of_terms(settings.objective))
+        self.classes = _classes(dataset.classes) if supervised else None
+
+        start = load(settings.init) if settings.init is not None else None
+        name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
+        torch.manual_seed(settings.seed)
+        backbone = start.backbone if start else build(name)
+        canvas = settings.canvas or canvas_side(parts.train, settings.image_size)
+
+        def reader(encoded: bytes) -> tuple[Tensor, float]:
+            return to_canvas(decode(encoded, at_least=canvas), canvas)
+
+        self.images = Images(parts.train, reader, strict=strict, on_progress=monitor.progress)
+        if len(self.images) < settings.batch:
+            batch = max(settings.accumulate, len(self.images) // settings.accumulate * settings.accumulate)
+            monitor.note(f"The batch is {batch}, because there are only {len(self.images)} images.")
+            settings = replace(settings, batch=batch)
+        self.settings = replace(settings, precision=choose_precision(settings.precision, device))
+        mean, std = (start.preprocess.mean, start.preprocess.std) if start else colour_statistics(self.images)
+        counts = np.bincount(self.images.labels[self.images.labels >= 0], minlength=len(self.classes or []))
+        facts: dict[str, Any] = {"augment": settings.augment, "balanced": settings.balanced, "counts": counts.tolist()}
+        if self.classes is not None:
+            facts["classes"] = len(self.classes)
+        self.learner = Learner(backbone, settings.objective, **facts).to(device)
+        self.loader = Loader(
+            self.images, settings.batch // settings.accumulate, mean=torch.tensor(mean), std=torch.tensor(std),
+            seed=settings.seed, device=device, prefetch=device.type != "cpu",
+        )  # fmt: skip
+        self.optimisers = build_optimisers(self.learner, self.settings)
+        self.average = Average(self.learner, settings.ema) if settings.ema else None
+        preprocess = Preprocess(
+            size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
+        )
+        self.model = Model(
+            name, self.learner.backbone, preprocess, head=self._head(start), classes=self.classes,
+            mirror=settings.mirror,
+            provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).name},
+        )  # fmt: skip
+        labelled = parts.validation is not None and parts.validation.labels is not None
+        self.validation = (
+            evaluation_images(self.model, parts.validation, strict=strict, on_progress=monitor.progress)
+            if supervised and labelled and parts.validation is not None
+            else None
+        )
+        self.skipped = [entry._asdict() for entry in dataset.skipped]
+
+    def measure(self, limit: int | None = None) -> tuple[dict[str, float], Predictions | None]:
+        """Metrics on the validation split, with the averaged weights if there are any; {} without labels."""
+        if self.validation is None:
+            return {}, None
+        if self.average is not None:
+            self.average.swap(self.learner)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+                predictions = predict(self.model, self.validation, limit=limit)
+        finally:
+            if self.average is not None:
+                self.average.swap(self.learner)
+        return {f"{self.validation_name}/{key}": value for key, value in accuracy(predictions)}, predictions
+
+    def all_skipped(self) -> list[dict[str, str]]:
+        """Every file that took no part, with the reason."""
+        validation = self.validation.skipped_files() if self.validation else []
+        return self.skipped + self.images.skipped_files() + validation
+
+    def _head(self, start: Model | None) -> nn.Linear | None:
+        if self.classes is None:
+            return None
+        head = self.learner.get_submodule("objectives.supervised.head")
+        assert isinstance(head, nn.Linear)
+        if start is not None and start.head is not None and start.classes == self.classes:
+            head.load_state_dict(start.head.state_dict())
+        return head
+
+
+def train(
+    data: str, settings: Settings, *, out: str | None = None, resume: bool = False, device: str = "auto",
+    strict: bool = False, command: Sequence[str] = (), log: Sequence[str] = (), monitor: Monitor | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train, measure, save and report; returns what `mirada train --json` prints.
+
+    The model, a checkpoint and the metrics are on disk whenever this stops: by its end, by Ctrl-C, by an error or by
+    kill -9. `resume` goes on with the run in `out`, bit for bit as if it had not stopped when its length is in steps
+    or epochs.
+    """
+    begun = time.monotonic()
+    keep_freed_memory()
+    monitor = monitor or Monitor()
+    folder = RunFolder(out) if out else RunFolder.unused(data)
+    used = 0.0
+    if resume:
+        settings, saved_data = folder.read_config()
+        data = data or saved_data
+        if folder.checkpoint.exists():
+            used = _seconds_used(folder)
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    run = Run(data, settings, where, strict, monitor, used)
+    if not resume:
+        folder.create(run.settings, data, list(command))
+    step = 0
+    if resume and folder.checkpoint.exists():
+        step = load_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average)["step"]
+        monitor.note(f"Going on after step {step}.")
+    if resume:
+        folder.forget_after(step)
+    seen = _train_to_the_end(run, folder, step, log)
+
+    metrics, predictions = run.measure()
+    if run.average is not None:
+        run.average.swap(run.learner)  # what was measured is what is saved
+    last = folder.rows()[-1] if folder.rows() else {"step": step, "seconds": 0.0}
+    result: dict[str, Any] = {
+        "run": str(folder.path), "model": str(folder.model), "steps": last["step"], "images": seen,
+        "seconds": round(time.monotonic() - begun + used, 2), "train_seconds": last["seconds"], "metrics": metrics,
+        "skipped": run.all_skipped(),
+    }  # fmt: skip
+    if predictions is not None:
+        count = int((predictions.labels >= 0).sum())
+        result["interval"] = list(wilson_interval(metrics[f"{run.validation_name}/accuracy"], count))
+    run.model.provenance |= {"steps": last["step"], "metrics": metrics}
+    run.model.save(folder.model)
+    result["report"] = str(
+        report(folder, result, model=run.model, settings=run.settings, validation=run.validation, found=predictions)
+    )
+    return result
+
+
+def _train_to_the_end(run: Run, folder: RunFolder, step: int, log: Sequence[str]) -> int:
+    """The loop with its measuring, logging and saving; returns how many images all updates saw."""
+    settings, seconds, measured = run.settings, 0.0, -1
+    saved_at = time.monotonic()
+    writers = open_logs(log, folder.path)
+
+    def save() -> None:
+        state = {"step": step, "seconds": seconds}
+        save_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average, state)
+
+    steps = train_loop(
+        run.learner, run.loader, run.optimisers, run.average, settings, started=run.started, step=step
+    )  # fmt: skip
+    try:
+        with stop_between_steps() as stopped:
+            for done in steps:
+                step, seconds = done.step, done.seconds
+                row: dict[str, Any] = {"step": step, "progress": done.progress, "seconds": seconds, **done.scalars}
+                due = int(done.progress * (settings.validate + 1))
+                if due > max(measured, 0) and done.progress < 1 and (measured >= 0 or step == 1):
+                    metrics, _ = run.measure(limit=2000)
+                    row |= metrics
+                    run.monitor.measured(step, metrics)
+                measured = due
+                run.monitor.step(done, settings.batch)
+                folder.append(row)
+                for write in writers:
+                    write(row)
+                if stopped() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes:
+                    save()
+                    saved_at = time.monotonic()
+                if stopped():
+                    raise KeyboardInterrupt
+    except MiradaError as error:
+        kept = f" The last good checkpoint is {folder.checkpoint}." if folder.checkpoint.exists() else ""
+        raise MiradaError(f"{error}{kept}") from error
+    save()
+    return step * settings.batch
+
+
+@contextmanager
+def stop_between_steps() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM wait for the end of the step, so that what is saved is whole; a second one does not wait."""
+    received: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _seconds_used(folder: RunFolder) -> float:
+    """How much of a budget the saved part of a run has used."""
+    with safetensors.safe_open(folder.checkpoint, framework="pt") as file:
+        return float(json.loads((file.metadata() or {}).get("state", "{}")).get("seconds", 0.0))
+
+
+def _classes(classes: list[str] | None) -> list[str]:
+    if classes is None:
+        raise MiradaError(
+            "These images have no labels: put each class into a folder of its own, or train with an objective that "
+            "needs none, such as --objective rotation."
+        )
+    if len(classes) < 2:
+        raise MiradaError(f"There is one class only, {classes[0]!r}: supervised training needs two or more.")
+    return classes
+
+
+def canvas_side(source: Source, image_size: int) -> int:
+    """How large images are kept: 1.25 times what the model sees, or less when the first of them are smaller."""
+    wanted = round(1.25 * image_size)
+    largest = 0
+    for index in range(min(32, len(source))):
+        try:
+            largest = max(largest, *decode(source.read(index)).size)
+        except (MiradaError, OSError):
+            continue  # counted and reported when the images are read
+    return min(wanted, max(largest, image_size)) if largest else wanted
+
+
+def colour_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in 0..1, of up to 1,024 images spread over the data."""
+    places = np.unique(np.linspace(0, len(images) - 1, min(1024, len(images))).astype(np.int64))
+    pixels = images.get(places)[0].double() / 255
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    return tuple(round(float(v), 4) for v in mean), tuple(round(float(v), 4) for v in std)

@@ -1,0 +1,138 @@
+"""The little language and the Learner: sums, facts, shared forwards, pickled views."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mirada.backbones import build
+from mirada.data.samples import Samples
+from mirada.errors import MiradaError
+from mirada.objectives import OBJECTIVES, Learner
+
+FACTS = {"classes": 5, "augment": "light"}
+
+
+def samples(count: int = 8, labelled: bool = True, seed: int = 2) -> Samples:
+    generator = torch.Generator().manual_seed(1)
+    canvases = torch.randint(0, 256, (count, 3, 20, 20), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % 5 if labelled else torch.full((count,), -1)
+    half = torch.full((3,), 0.5)
+    return Samples(canvases, torch.ones(count), labels, size=(16, 16), seed=seed, mean=half, std=half)
+
+
+def learner(text: str, model: str = "vit-pico/4(depth=1, image_size=16)", **facts: object) -> Learner:
+    torch.manual_seed(0)
+    return Learner(build(model), text, **(FACTS | facts))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("model", ["vit-pico/4(depth=1, image_size=16)", "resnet-18(small_images=True)"])
+def test_every_objective_learns_one_batch_on_every_family(name: str, model: str) -> None:
+    module = learner(name, model)
+    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 2e-3)
+    losses = []
+    for step in range(12):
+        result = module(module.views(samples()), step / 12)
+        assert result["loss"].ndim == 0
+        optimiser.zero_grad()
+        result["loss"].backward()
+        optimiser.step()
+        module.after_step(step / 12)
+        losses.append(result["loss"].item())
+    assert min(losses[-3:]) < losses[0] * 0.8
+    assert [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_views_are_small_and_pickle(name: str) -> None:
+    views = learner(name).views
+    assert len(pickle.dumps(views)) < 4096
+    copied = pickle.loads(pickle.dumps(views))
+    for ours, theirs in zip(views(samples())[name].values(), copied(samples())[name].values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_sum_is_the_weighted_sum_of_its_terms() -> None:
+    module = learner("supervised + 0.25*rotation")
+    batch = module.views(samples())
+    result = module(batch, 0.0)
+    alone = {name: module.objectives[name](module.backbone, batch[name], 0.0)["loss"] for name in batch}
+    torch.testing.assert_close(result["loss"], alone["supervised"] + 0.25 * alone["rotation"])
+    torch.testing.assert_close(result["rotation/loss"], alone["rotation"])
+    assert {"supervised/loss", "supervised/accuracy", "rotation/loss", "rotation/accuracy", "loss"} == result.keys()
+
+
+def test_all_views_of_one_shape_take_one_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = learner("supervised + rotation")
+    calls: list[int] = []
+    embed = module.backbone.embed
+
+    def counted(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return embed(images)
+
+    monkeypatch.setattr(module.backbone, "embed", counted)
+    module(module.views(samples(8)), 0.0)
+    assert calls == [16]
+
+
+def test_an_equal_view_is_encoded_once() -> None:
+    from mirada.objectives.learner import SharedForward
+
+    module = learner("supervised")
+    image = module.views(samples())["supervised"]["image"]
+    shared = SharedForward(module.backbone, [image, image])
+    torch.testing.assert_close(shared(image).pooled, module.backbone(image).pooled)
+    assert shared(image).pooled is shared(image).pooled
+
+
+def test_sharing_changes_nothing() -> None:
+    module = learner("supervised + rotation").eval()
+    batch = module.views(samples())
+    image = batch["supervised"]["image"]
+    together = module.objectives["supervised"](module.backbone, batch["supervised"], 0.0)["loss"]
+    torch.testing.assert_close(module(batch, 0.0)["supervised/loss"], together)
+    assert len(image) == 8
+
+
+def test_options_in_the_text_win_over_facts() -> None:
+    module = learner("supervised(smoothing=0.0, classes=7)")
+    assert module.objectives["supervised"].head.out_features == 7
+    assert module.objectives["supervised"].smoothing == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rotatoin", "did you mean 'rotation'"),
+        ("supervised(smoothign=1)", "no option 'smoothign'"),
+        ("supervised + supervised", "stands twice"),
+        ("-1*rotation", "Cannot read"),
+        ("0*rotation", "must be above 0"),
+        ("rotation(2)", "need names"),
+        ("rotation(augment=open('x'))", "not a plain value"),
+        ("rotation +", "write a sum"),
+        ("", "write a sum"),
+        ("supervised(classes=1)", "two classes or more"),
+        ("rotation(augment='blury')", "no augmentation 'blury'"),
+    ],
+)
+def test_mistakes_are_explained(text: str, message: str) -> None:
+    with pytest.raises(MiradaError, match=message.replace("(", r"\(")):
+        learner(text)
+
+
+def test_a_missing_fact_is_named() -> None:
+    with pytest.raises(MiradaError, match="needs classes: do these data have labels"):
+        Learner(build("vit-pico/4"), "supervised")
+
+
+def test_the_readme_of_each_objective_names_its_paper() -> None:
+    import inspect
+
+    for kind in OBJECTIVES.values():
+        assert "arXiv:" in (inspect.getmodule(kind).__doc__ or "")
+        assert Path(inspect.getfile(kind)).read_text().count("\n") < 160
