@@ -47,9 +47,10 @@ def run_demo(folder: str, *, budget: float | None, seed: int, monitor: Monitor) 
     settings = Settings().with_changes(changes, "recipe demo")
     parts = train_and_validation(open_data(str(drawings)), settings.seed)
     assert parts.validation is not None
-    baseline = nearest_pixels(parts.train, parts.validation)
+    baseline = nearest_pixels(parts.train, parts.validation, on_progress=monitor.progress)
     out = _unused(Path(folder))
     command = ["mirada", "train", str(drawings), "--recipe", "demo", "--seed", str(seed), "--out", str(out)]
+    command += [] if budget is None else ["--budget", f"{budget:g}s"]
     result = train(str(drawings), settings, out=str(out), command=command, monitor=monitor)
     labels = parts.validation.labels
     assert labels is not None
@@ -95,13 +96,15 @@ def draw(folder: Path, on_progress: Progress) -> None:
         raise MiradaError(f"Cannot write the drawings to {folder} ({error.strerror}): choose another --out.") from error
 
 
-def nearest_pixels(train_source: Source, held_out: Source, *, side: int = 32, neighbours: int = 5) -> float:
+def nearest_pixels(
+    train_source: Source, held_out: Source, *, side: int = 32, neighbours: int = 5, on_progress: Progress | None = None
+) -> float:
     """Share of held-out pictures whose nearest training pictures, in plain pixels, vote for their class."""
 
     def reader(encoded: bytes) -> tuple[Tensor, float]:
         return to_canvas(decode(encoded, at_least=side), side)
 
-    known, asked = Images(train_source, reader, keep=True), Images(held_out, reader, keep=True)
+    known, asked = (Images(part, reader, keep=True, on_progress=on_progress) for part in (train_source, held_out))
     table, queries = (images.get(range(len(images)))[0].flatten(1).float() for images in (known, asked))
     nearest = torch.cdist(queries, table).topk(neighbours, largest=False).indices
     votes = torch.from_numpy(known.labels)[nearest]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mirada.backbones import SIZES, build
-from mirada.data.decode import decode
+from mirada.data.dataset import why
+from mirada.data.decode import UndecodableImage, decode
+from mirada.device import choose_device
 from mirada.errors import MiradaError
 from mirada.features import Backbone
 from mirada.language import call
 from mirada.preprocess import Preprocess
 
-__all__ = ["MODEL_FORMAT", "Model", "load"]
+__all__ = ["MODEL_FORMAT", "Model", "known_names", "load", "untrained"]
 
 MODEL_FORMAT = 1
+
+AT_ONCE = 64  # images that are decoded and encoded together
 
 ImageInput = str | os.PathLike[str] | Image.Image
 Images = Tensor | ImageInput | Sequence[ImageInput]
@@ -90,7 +94,12 @@ class Model(nn.Module):
     def prepare(self, x: Images) -> Tensor:
         """Float32 (B, 3, H, W) on the model's device, preprocessed unless `x` is a tensor already."""
         if isinstance(x, Tensor):
-            return x.to(self.device)
+            if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+                raise MiradaError(
+                    f"A tensor of images is (B, 3, height, width), floating point and preprocessed, and this one is "
+                    f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}: give paths or PIL images instead."
+                )
+            return x.to(self.device, next(self.parameters()).dtype)
         images = [x] if isinstance(x, (str, os.PathLike, Image.Image)) else list(x)
         if not images:
             raise MiradaError("There are no images: give at least one path or picture.")
@@ -114,17 +123,23 @@ class Model(nn.Module):
             temporary = target / ".config.json.part"
             temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            raise MiradaError(f"Cannot save the model in {target} ({error}): choose another folder.") from error
+            raise MiradaError(f"Cannot save the model in {target} ({why(error)}): choose another folder.") from error
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        save_atomically(target / "model.safetensors", tensors, {"format": "pt"})
-        os.replace(temporary, target / "config.json")
+        try:
+            save_atomically(target / "model.safetensors", tensors, {"format": "pt"})
+            os.replace(temporary, target / "config.json")
+        finally:
+            temporary.unlink(missing_ok=True)
         return target
 
-    def _evaluating(self, function: Any, x: Images) -> Tensor:
+    def _evaluating(self, function: Callable[[Tensor], Tensor], x: Images) -> Tensor:
         was_training = self.training
         self.eval()
         try:
-            result: Tensor = function(self.prepare(x))
+            if isinstance(x, Sequence) and not isinstance(x, str) and len(x) > AT_ONCE:
+                parts = [x[start : start + AT_ONCE] for start in range(0, len(x), AT_ONCE)]
+                return torch.cat([function(self.prepare(part)) for part in parts])
+            result = function(self.prepare(x))
         finally:
             self.train(was_training)
         return result
@@ -139,16 +154,16 @@ def load(ref: str | os.PathLike[str], weights: str | os.PathLike[str] | None = N
     Raises:
         MiradaError: no such reference (the nearest is named), a damaged folder, or weights that do not fit exactly.
     """
-    folder = Path(ref)
+    where, folder = choose_device(device), Path(ref)
     if folder.is_dir():
         if weights is not None:
             raise MiradaError(f"{folder} has weights of its own: leave `weights` out, or give a size name.")
         model = _load_folder(folder)
     else:
-        model = _from_name(os.fspath(ref))
+        model = untrained(os.fspath(ref))
         if weights is not None:
             _fill(model, Path(weights))
-    return model.to(device).eval()
+    return model.to(where).eval()
 
 
 def _load_folder(folder: Path) -> Model:
@@ -167,10 +182,14 @@ def _load_folder(folder: Path) -> Model:
                 f"{folder} was written by a newer Mirada (format {config['format']}, this one reads up to "
                 f"{MODEL_FORMAT}): upgrade with `pip install --upgrade mirada`."
             )
-        name, classes = config["architecture"]["name"], config["classes"]
+        name, classes = str(config["architecture"]["name"]), config["classes"]
+        if classes is not None and not all(isinstance(entry, str) for entry in classes):
+            raise TypeError("its classes are not names")
         preprocess = Preprocess.from_dict(config["preprocess"])
         mirror, provenance = config["mirror"], config["provenance"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except MiradaError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise MiradaError(f"{folder / 'config.json'} is not a Mirada model's ({error!r}): was it edited?") from error
     backbone = build(name)
     head = None if classes is None else nn.Linear(backbone.dim, len(classes))
@@ -179,19 +198,30 @@ def _load_folder(folder: Path) -> Model:
     return model
 
 
-def _from_name(reference: str) -> Model:
-    if ":" in reference or reference.count("/") > 1 or reference.startswith("."):
-        nearest = get_close_matches(Path(reference).name, _siblings(Path(reference)), 1)
-        hint = f"did you mean {str(Path(reference).parent / nearest[0])!r}?" if nearest else "check the path."
-        raise MiradaError(f"There is no model {reference!r}: no such folder, and not a size name; {hint}")
-    backbone = build(reference)
+def untrained(reference: str) -> Model:
+    """A size name with random weights and the usual preprocessing."""
+    if call(reference)[0].partition("/")[0] not in SIZES:
+        _refuse_path(reference)
+    backbone = build(reference)  # names the nearest size if there is none of that name
     side = call(reference)[1].get("image_size", 224)
     return Model(reference, backbone, Preprocess(size=(side, side), resize="crop"))
 
 
-def _siblings(path: Path) -> list[str]:
+def _refuse_path(reference: str) -> None:
+    """Raise `MiradaError` for what looks like a path, and name the folder most like it."""
+    path = Path(reference)
+    if path.exists():
+        raise MiradaError(f"{reference!r} is a file: give the folder that it is in, or a size name such as 'vit-s/16'.")
+    nearest = get_close_matches(path.name, _folders(path.parent), 1)
+    inside = path.parent != Path() and path.parent.is_dir()
+    if nearest or inside or path.is_absolute() or ":" in reference or reference.count("/") > 1:
+        hint = f"did you mean {str(path.parent / nearest[0])!r}?" if nearest else "check the path."
+        raise MiradaError(f"There is no model {reference!r}, neither a folder nor a size of that name: {hint}")
+
+
+def _folders(parent: Path) -> list[str]:
     try:
-        return [entry.name for entry in path.parent.iterdir()]
+        return [entry.name for entry in parent.iterdir() if entry.is_dir()]
     except OSError:
         return []
 
@@ -219,10 +249,9 @@ def _open(image: ImageInput) -> Image.Image:
     if isinstance(image, Image.Image):
         return image if image.mode == "RGB" else image.convert("RGB")
     try:
-        data = Path(image).read_bytes()
-    except OSError as error:
-        raise MiradaError(f"Cannot read {os.fspath(image)}: {error.strerror}.") from error
-    return decode(data)
+        return decode(Path(image).read_bytes())
+    except (OSError, UndecodableImage) as error:
+        raise MiradaError(f"Cannot read {os.fspath(image)!r}: {why(error)}; is it an image?") from error
 
 
 def known_names() -> list[str]:

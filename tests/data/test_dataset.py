@@ -58,7 +58,7 @@ def test_require_classes(tmp_path):
     fill(tmp_path / "flat", {"1.png": 1})
     fill(tmp_path / "one", {"cat/1.png": 1})
     fill(tmp_path / "two", {"cat/1.png": 1, "dog/1.png": 2})
-    with pytest.raises(MiradaError, match="has no labels"):
+    with pytest.raises(MiradaError, match="have no labels"):
         require_classes(open_data(tmp_path / "flat"))
     with pytest.raises(MiradaError, match="one class only, 'cat'"):
         require_classes(open_data(tmp_path / "one"))

@@ -1,5 +1,6 @@
 """`mirada demo`."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -18,10 +19,13 @@ def command(
     """The whole story in minutes, offline: draw, train, measure, look inside."""
     from mirada.cli.screen import Screen, print_json
     from mirada.demo import run_demo
+    from mirada.errors import blame_the_command
     from mirada.train.settings import parse_duration
 
+    with blame_the_command():
+        seconds = None if budget is None else parse_duration(budget)
     with Screen() as screen:
-        result = run_demo(out, budget=None if budget is None else parse_duration(budget), seed=seed, monitor=screen)
+        result = run_demo(out, budget=seconds, seed=seed, monitor=screen)
     if as_json:
         print_json(result)
         return
@@ -32,4 +36,4 @@ def command(
     print(f"  vision transformer          {result['metrics']['val/accuracy']:6.1%}   "
           f"(95% interval {low:.1%} to {high:.1%}; {result['train_seconds']:.0f} s of training)\n")  # fmt: skip
     print(f"See what it learned and where it looks:  {result['report']}")
-    print(f"Use it:  mirada classify {result['run']} PICTURE.png")
+    print(f"Use it:  mirada classify {shlex.quote(result['run'])} PICTURE.png")

@@ -13,25 +13,27 @@ def command(
     ref: Annotated[str, typer.Argument(metavar="REF", help="A run or a model.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images.")],
     probe: Annotated[str, typer.Option(help="What to measure: accuracy.")] = "accuracy",
-    split: Annotated[str | None, typer.Option(help="train, val or test; the last of those there by default.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    split: Annotated[str | None, typer.Option(help="train, val, test or all; by default one not trained on.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is not an image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Measure a model on labelled images, with a 95% interval."""
-    from mirada.cli.screen import Screen, print_json
+    from mirada.cli.screen import Screen, accuracy_line, print_json, shown
     from mirada.evaluate.run import evaluate
 
     with Screen() as screen:
         result = evaluate(
             ref, data, probe=probe, split=split, batch=batch, device=device, strict=strict, on_progress=screen.progress
         )
+        for note in result["notes"]:
+            screen.note(note)
     if as_json:
         print_json(result)
         return
-    low, high = result["interval"]
-    print(f"{result['split']} {result['probe']} {result['metrics']['accuracy']:.1%} of {result['n']:,} images "
-          f"(95% interval {low:.1%} to {high:.1%})")  # fmt: skip
+    name = "accuracy" if result["split"] == "all" else f"{result['split']} accuracy"
+    print(accuracy_line(name, result["metrics"]["accuracy"], result["n"], result["interval"]))
     if result["skipped"]:
-        print(f"skipped {len(result['skipped'])} files; the first: {result['skipped'][0]['path']!r}")
+        first = result["skipped"][0]
+        print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")

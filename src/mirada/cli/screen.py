@@ -1,6 +1,8 @@
 """What a person sees while a command works: one live line on stderr, with the time left."""
 
 import json
+import math
+import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -11,7 +13,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from mirada.train.loop import Step
 from mirada.train.run import Monitor
 
-__all__ = ["Screen", "print_json"]
+__all__ = ["Screen", "accuracy_line", "print_json", "shown"]
+
+QUIET = 2.0  # seconds; where there is no terminal, what takes less is not worth a line
+BETWEEN = 15.0  # seconds from one such line to the next
 
 
 class Screen(Monitor):
@@ -20,45 +25,46 @@ class Screen(Monitor):
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[text]}"),
+            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"),
             console=self.console, transient=True,
         )  # fmt: skip
         self._task: TaskID | None = None
-        self._what = ""
-        self._began = self._told = time.monotonic()
+        self._job: tuple[str, int] | None = None  # what is being done, and of how many
+        self._began = self._told = 0.0
         self._rate: float | None = None
         self._last: Step | None = None
         self._accuracy = ""
 
     def __enter__(self) -> "Screen":
-        if self.console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._task is not None:
+            self._bar.stop()
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
+        self._begin(what, total)
         share = done / max(1, total)
-        if what != self._what:
-            self._began = self._told = time.monotonic()
-        left = (time.monotonic() - self._began) * (1 / share - 1) if share else 0.0
-        self._draw(what, share, f"{done:,} of {total:,}, {_duration(left)} left")
+        left = (time.monotonic() - self._began) * (1 / share - 1) if share else math.inf
+        self._draw(what, share, f"{_duration(left)}  {done:,} of {total:,}" if done else "")
 
     def step(self, step: Step, images: int) -> None:
+        self._begin("training", 0)
+        speed = ""
         if self._last is not None and step.seconds > self._last.seconds:
             now = images / (step.seconds - self._last.seconds)
             self._rate = now if self._rate is None else 0.9 * self._rate + 0.1 * now
+            speed = f"  {self._rate:,.0f} images/s"
         self._last = step
         left = step.seconds * (1 / step.progress - 1)
         own = next((f"  accuracy {value:.1%}" for key, value in step.scalars.items() if key.endswith("/accuracy")), "")
-        text = f"step {step.step:,}  {self._rate or 0:,.0f} images/s  loss {step.scalars['loss']:.3f}{own}"
-        self._draw("training", step.progress, f"{text}{self._accuracy}  {_duration(left)} left")
+        text = f"step {step.step:,}  loss {step.scalars['loss']:.3f}{own}{self._accuracy}{speed}"
+        self._draw("training", step.progress, f"{_duration(left)}  {text}")
 
     def measured(self, step: int, metrics: dict[str, float]) -> None:
         accuracy = [(key, value) for key, value in metrics.items() if key.endswith("/accuracy")]
@@ -67,27 +73,58 @@ class Screen(Monitor):
             self._accuracy = f"  {key.partition('/')[0]} {value:.1%}"
             self.note(f"step {step:,}: {key.replace('/', ' ')} {value:.1%}")
 
+    def _begin(self, what: str, total: int) -> None:
+        """Start the clock of another job."""
+        if (what, total) != self._job:
+            self._job = (what, total)
+            self._began = time.monotonic()
+            self._told = -math.inf
+
     def _draw(self, what: str, share: float, text: str) -> None:
-        if not self.console.is_terminal:
-            if what == self._what and time.monotonic() - self._told < 15:
-                return
-            self._what, self._told = what, time.monotonic()
-            self.note(f"{what} {share:.0%}: {text}")
+        if self.console.is_terminal:
+            if self._task is None:
+                self._task = self._bar.add_task(what, total=1.0, text=text)
+                self._bar.start()
+            self._bar.update(self._task, description=what, completed=share, text=text)
             return
-        if self._task is None or what != self._what:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._what = what
-            self._task = self._bar.add_task(what, total=1.0, text=text)
-        self._bar.update(self._task, completed=share, text=text)
+        now = time.monotonic()
+        if now - self._began >= QUIET and now - self._told >= BETWEEN and text and share < 1:
+            self._told = now
+            self.note(f"{what} {share:.0%}: {text}")
 
 
 def _duration(seconds: float) -> str:
+    if seconds == math.inf:
+        return ""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+    return (f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s") + " left"
+
+
+def accuracy_line(name: str, share: float, count: int, interval: list[float]) -> str:
+    """`val accuracy 81.0% of 60 images (95% interval 69.2% to 89.0%)`."""
+    images = "1 image" if count == 1 else f"{count:,} images"
+    return f"{name} {share:.1%} of {images} (95% interval {interval[0]:.1%} to {interval[1]:.1%})"
+
+
+def shown(text: str) -> str:
+    """A file name or label on one line, whatever characters it holds."""
+    return text if text.isprintable() else repr(text)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    """One JSON document on stdout. What is not a finite number becomes null, as JSON has no word for it."""
+    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # a file name that is not UTF-8, or a terminal that is not
+        text = json.dumps(_finite(document), allow_nan=False)
+    print(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

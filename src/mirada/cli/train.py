@@ -1,6 +1,8 @@
 """`mirada train`."""
 
+import shlex
 import sys
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -42,8 +44,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Train a vision transformer on a folder of images, and write a model and a report."""
-    from mirada.cli.screen import Screen, print_json
-    from mirada.errors import MiradaError
+    from mirada.cli.screen import Screen, accuracy_line, print_json, shown
+    from mirada.errors import Misuse, blame_the_command
+    from mirada.model import load
     from mirada.train.run import train
     from mirada.train.settings import Settings, read_recipe
 
@@ -55,11 +58,17 @@ def command(
     }  # fmt: skip
     changes = {name: value for name, value in flags.items() if value is not None}
     if resume and (changes or recipe or out is None):
-        raise MiradaError("To resume, give DATA, --out RUN and --resume only: the run's own settings are used.")
+        raise Misuse("To resume, give DATA, --out RUN and --resume only: the run's own settings are used.")
+    if init is not None and model is not None:
+        raise Misuse("A model to start from brings its own architecture: give --init or --model.")
     settings = Settings(budget=600.0)
-    if recipe is not None:
-        settings = settings.with_changes(read_recipe(recipe), f"recipe {recipe}")
-    settings = settings.with_changes(changes, "the command")
+    with blame_the_command():
+        given = read_recipe(recipe) if recipe is not None else {}
+        settings = settings.with_changes(given, f"recipe {recipe}").with_changes(changes, "the command")
+    if init is not None:
+        settings = replace(settings, model=(start := load(init)).architecture)
+        if "image_size" not in given | changes:
+            settings = replace(settings, image_size=start.preprocess.size[0])
     with Screen() as screen:
         result = train(
             data, settings, out=out, resume=resume, device=device, strict=strict,
@@ -70,9 +79,10 @@ def command(
         return
     for key, value in result["metrics"].items():
         if key.endswith("/accuracy"):
-            low, high = result["interval"]
-            print(f"{key.partition('/')[0]} accuracy {value:.1%}  (95% interval {low:.1%} to {high:.1%})")
+            print(accuracy_line(key.replace("/", " "), value, result["measured"], result["interval"]))
     if result["skipped"]:
-        print(f"skipped {len(result['skipped'])} files; the first: {result['skipped'][0]['path']!r}, "
-              f"{result['skipped'][0]['reason']}")  # fmt: skip
-    print(f"model   {result['model']}\nreport  {result['report']}")
+        first = result["skipped"][0]
+        print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")
+    print(f"model   {shown(result['model'])}\nreport  {shown(result['report'])}")
+    if result["metrics"]:
+        print(f"use it  mirada classify {shlex.quote(result['run'])} IMAGES")

@@ -186,9 +186,9 @@ def number_classes(splits: dict[str, Source]) -> list[str] | None:
 
 def require_classes(dataset: DataSet) -> list[str]:
     """The classes, two or more, for those who cannot do without labels."""
-    advice = "use a folder with a subfolder for each of two or more classes, or a table with a column label"
+    advice = "put each class into a folder of its own, or use a table with a column label"
     if dataset.classes is None:
-        raise MiradaError(f"The data has no labels, and this needs them: {advice}.")
+        raise MiradaError(f"These images have no labels: {advice}, or an objective that needs none, such as rotation.")
     if len(dataset.classes) < 2:
-        raise MiradaError(f"The data has one class only, {dataset.classes[0]!r}, and this needs more: {advice}.")
+        raise MiradaError(f"There is one class only, {dataset.classes[0]!r}, and it takes two or more: {advice}.")
     return dataset.classes

@@ -110,7 +110,7 @@ class Images:
         good = np.zeros(count, bool)
         for index, success in enumerate(self._threads.map(decode, range(count))):
             good[index] = success
-            if on_progress is not None and (index % 256 == 255 or index + 1 == count):
+            if on_progress is not None and (index % 16 == 15 or index + 1 == count):
                 on_progress("reading images", index + 1, count)
         self.usable = np.flatnonzero(good)
         if len(self.usable) == count:

@@ -1,6 +1,5 @@
 """A model's scores for every image of a source: what the probes that need a head start from."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -38,8 +37,11 @@ def evaluation_images(
 def predict(
     model: Model, images: Images, *, batch: int = 256, limit: int | None = None, on_progress: Progress | None = None
 ) -> Predictions:
-    """Logits of the first `limit` images, in order."""
-    chunks = list(_chunks(len(images) if limit is None else min(limit, len(images)), batch))
+    """Logits of all images in order, or of `limit` of them, spread evenly: data often come sorted by class."""
+    wanted = np.arange(len(images))
+    if limit is not None and limit < len(images):
+        wanted = np.linspace(0, len(images) - 1, limit).round().astype(np.int64)
+    chunks = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
     places, logits = [], []
     for number, chunk in enumerate(chunks):
         pixels, _, good = images.get(chunk)
@@ -50,8 +52,3 @@ def predict(
             on_progress("measuring", number + 1, len(chunks))
     kept = np.concatenate(places) if places else np.empty(0, np.int64)
     return Predictions(images.usable[kept], images.labels[kept], torch.cat(logits) if logits else torch.empty(0, 0))
-
-
-def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))

@@ -38,23 +38,36 @@ class RunFolder:
             path = Path("runs") / f"{name}-{number}"
         return cls(path)
 
-    def create(self, settings: Settings, data: str, command: list[str]) -> None:
-        """Make the folder with everything needed to repeat the run.
-
-        Raises `MiradaError` when there is a run in it already, or it cannot be written.
-        """
+    def require_unused(self) -> None:
+        """Raise `MiradaError` when there is a run in it already, or it could not be made. Nothing is made yet."""
         if self.config.exists():
             raise MiradaError(f"There is a run in {self.path} already: add --resume to go on, or choose another --out.")
+        there = self.path.absolute()
+        while not os.path.lexists(there):
+            there = there.parent
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            reason = "you may not write to it" if there.is_dir() else "it is not a folder"
+            raise MiradaError(f"Cannot make the run's folder {self.path} in {there} ({reason}): choose another --out.")
+
+    def create(self, settings: Settings, data: str, command: list[str]) -> None:
+        """Make the folder with everything needed to repeat the run. Raises `MiradaError` as `require_unused` does."""
+        self.require_unused()
         facts = {
             "format": CONFIG_FORMAT, "data": os.path.abspath(data), "command": shlex.join(command),
             "machine": machine(), **settings.to_dict(),
         }  # fmt: skip
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.config.write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=10_000)
+            self.config.write_text(text, encoding="utf-8")
             self.metrics.write_text("", encoding="utf-8")
         except OSError as error:
             raise MiradaError(f"Cannot write to {self.path} ({error.strerror}): choose another --out.") from error
+
+    def command_to_resume(self) -> str:
+        """What a person types to go on with the run."""
+        data = yaml.safe_load(self.config.read_text(encoding="utf-8"))["data"]
+        return shlex.join(["mirada", "train", data, "--out", str(self.path), "--resume"])
 
     def read_config(self) -> tuple[Settings, str]:
         """The settings and the data of the run that is in the folder."""

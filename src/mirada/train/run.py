@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from mirada.backbones import build, canonical
 from mirada.data.decode import decode, to_canvas
-from mirada.data.images import Images
+from mirada.data.images import Images, Progress
 from mirada.data.loader import Loader
-from mirada.data.sources import Source, open_data
+from mirada.data.sources import Source, open_data, require_classes
 from mirada.data.splits import train_and_validation
+from mirada.device import choose_device
 from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import accuracy, wilson_interval
 from mirada.evaluate.predict import Predictions, evaluation_images, predict
@@ -30,6 +31,7 @@ from mirada.model import Model, load
 from mirada.objectives import Learner
 from mirada.preprocess import Preprocess
 from mirada.train.average import Average
+from mirada.train.check import check_logs, check_network
 from mirada.train.checkpoint import load_checkpoint, save_checkpoint
 from mirada.train.folder import RunFolder
 from mirada.train.log import open_logs
@@ -65,16 +67,16 @@ class Run:
     ) -> None:
         self.started = time.monotonic() - seconds_used
         self.device, self.monitor = device, monitor
+        start = load(settings.init) if settings.init is not None else None
+        name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
+        check_network(name, settings)
         dataset = open_data(data, strict=strict)
         parts = train_and_validation(dataset, settings.seed)
         for note in parts.notes:
             monitor.note(note)
         self.validation_name = parts.name
         supervised = any(term.name == "supervised" for term in sum_of_terms(settings.objective))
-        self.classes = _classes(dataset.classes) if supervised else None
-
-        start = load(settings.init) if settings.init is not None else None
-        name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
+        self.classes = require_classes(dataset) if supervised else None
         torch.manual_seed(settings.seed)
         backbone = start.backbone if start else build(name)
         canvas = settings.canvas or canvas_side(parts.train, settings.image_size)
@@ -106,7 +108,8 @@ class Run:
         self.model = Model(
             name, self.learner.backbone, preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
-            provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).name},
+            provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).resolve().name,
+                        "seed": settings.seed},
         )  # fmt: skip
         labelled = parts.validation is not None and parts.validation.labels is not None
         self.validation = (
@@ -116,7 +119,9 @@ class Run:
         )
         self.skipped = [entry._asdict() for entry in dataset.skipped]
 
-    def measure(self, limit: int | None = None) -> tuple[dict[str, float], Predictions | None]:
+    def measure(
+        self, limit: int | None = None, on_progress: Progress | None = None
+    ) -> tuple[dict[str, float], Predictions | None]:
         """Metrics on the validation split, with the averaged weights if there are any; {} without labels."""
         if self.validation is None:
             return {}, None
@@ -124,7 +129,7 @@ class Run:
             self.average.swap(self.learner)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                predictions = predict(self.model, self.validation, limit=limit)
+                predictions = predict(self.model, self.validation, limit=limit, on_progress=on_progress)
         finally:
             if self.average is not None:
                 self.average.swap(self.learner)
@@ -158,14 +163,17 @@ def train(
     begun = time.monotonic()
     keep_freed_memory()
     monitor = monitor or Monitor()
+    where = choose_device(device)
+    check_logs(log)
     folder = RunFolder(out) if out else RunFolder.unused(data)
     used = 0.0
+    if not resume:
+        folder.require_unused()
     if resume:
         settings, saved_data = folder.read_config()
         data = data or saved_data
         if folder.checkpoint.exists():
             used = _seconds_used(folder)
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     run = Run(data, settings, where, strict, monitor, used)
     if not resume:
         folder.create(run.settings, data, list(command))
@@ -177,7 +185,7 @@ def train(
         folder.forget_after(step)
     seen = _train_to_the_end(run, folder, step, log)
 
-    metrics, predictions = run.measure()
+    metrics, predictions = run.measure(on_progress=monitor.progress)
     if run.average is not None:
         run.average.swap(run.learner)  # what was measured is what is saved
     last = folder.rows()[-1] if folder.rows() else {"step": step, "seconds": 0.0}
@@ -188,6 +196,7 @@ def train(
     }  # fmt: skip
     if predictions is not None:
         count = int((predictions.labels >= 0).sum())
+        result["measured"] = count
         result["interval"] = list(wilson_interval(metrics[f"{run.validation_name}/accuracy"], count))
     run.model.provenance |= {"steps": last["step"], "metrics": metrics}
     run.model.save(folder.model)
@@ -210,6 +219,7 @@ def _train_to_the_end(run: Run, folder: RunFolder, step: int, log: Sequence[str]
     steps = train_loop(
         run.learner, run.loader, run.optimisers, run.average, settings, started=run.started, step=step
     )  # fmt: skip
+    run.monitor.progress("starting", 0, 1)
     try:
         with stop_between_steps() as stopped:
             for done in steps:
@@ -229,6 +239,7 @@ def _train_to_the_end(run: Run, folder: RunFolder, step: int, log: Sequence[str]
                     save()
                     saved_at = time.monotonic()
                 if stopped():
+                    run.monitor.note(f"Saved after step {step}. To go on: {folder.command_to_resume()}")
                     raise KeyboardInterrupt
     except MiradaError as error:
         kept = f" The last good checkpoint is {folder.checkpoint}." if folder.checkpoint.exists() else ""
@@ -262,17 +273,6 @@ def _seconds_used(folder: RunFolder) -> float:
     """How much of a budget the saved part of a run has used."""
     with safetensors.safe_open(folder.checkpoint, framework="pt") as file:
         return float(json.loads((file.metadata() or {}).get("state", "{}")).get("seconds", 0.0))
-
-
-def _classes(classes: list[str] | None) -> list[str]:
-    if classes is None:
-        raise MiradaError(
-            "These images have no labels: put each class into a folder of its own, or train with an objective that "
-            "needs none, such as --objective rotation."
-        )
-    if len(classes) < 2:
-        raise MiradaError(f"There is one class only, {classes[0]!r}: supervised training needs two or more.")
-    return classes
 
 
 def canvas_side(source: Source, image_size: int) -> int:

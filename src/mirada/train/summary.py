@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
 from mirada.data.images import Images
@@ -27,7 +28,7 @@ def report(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     summary: dict[str, str | float | int] = {
         "model": model.architecture, "parameters": parameters, "objective": settings.objective,
-        "images": result["images"], "steps": result["steps"], "seconds": result["train_seconds"],
+        "images seen": result["images"], "steps": result["steps"], "seconds": result["train_seconds"],
         "precision": settings.precision, "machine": machine(),
     }  # fmt: skip
     counts, mistakes = None, []
@@ -39,9 +40,10 @@ def report(
         counts = confusion(found, len(model.classes))
         mistakes = worst_mistakes(model, validation, found)
     text = folder.config.read_text(encoding="utf-8")
-    command = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("command: ")), "")
+    command = str(yaml.safe_load(text).get("command", ""))
+    last = {"step": result["steps"], **result["metrics"]}
     return write_report(
-        folder.path, title=folder.path.name, command=command, summary=summary, metrics=folder.rows(),
+        folder.path, title=folder.path.name, command=command, summary=summary, metrics=[*folder.rows(), last],
         classes=model.classes or [], confusion=counts, mistakes=mistakes, skipped=result["skipped"], config_text=text,
     )  # fmt: skip
 

@@ -1,0 +1,29 @@
+"""Where tensors live: `cpu`, `cuda` or `mps`, by a name that is checked before anything is computed."""
+
+import torch
+
+from mirada.errors import MiradaError, Misuse
+
+__all__ = ["choose_device"]
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is a GPU for it, and the CPU elsewhere.
+
+    Raises:
+        Misuse: a name that is no device.
+        MiradaError: a device that this machine, or this build of PyTorch, does not have.
+    """
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if has_cuda else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise Misuse(f"There is no device {name!r}: choose auto, cpu, cuda or mps.") from None
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count() if has_cuda else 0, "mps": int(has_mps)}
+    if device.type not in counts:
+        raise Misuse(f"Mirada does not run on the device {str(device)!r}: choose auto, cpu, cuda or mps.")
+    if (device.index or 0) >= counts[device.type]:
+        raise MiradaError(f"PyTorch finds no device {str(device)!r} on this machine: choose auto or cpu.")
+    return device
