@@ -81,6 +81,10 @@ class Backbone(nn.Module):
         """The whole way: `encode(embed(images))`."""
         return self.encode(self.embed(images), probe=probe)
 
+    def prepare(self, images: Tensor) -> None:
+        """Initialise what depends on data from normalised training images (B, C, height, width); called once before
+        training from scratch. Most backbones have nothing to do."""
+
     def layer_index(self, parameter: str) -> int:
         """How deep a parameter, named as in `named_parameters()`, lies: 0 for the stem, `num_layers` for what comes
         after the last block. Layer-wise learning-rate decay counts with it."""

@@ -50,7 +50,7 @@ def images(batch: int = 2, height: int = 16, width: int = 16) -> Tensor:
 
 @pytest.mark.parametrize(
     ("pooling", "positions", "activation", "stem"),
-    list(product(POOLING, POSITIONS, ["gelu", "quickgelu", "swiglu"], ["patch", "convolutional"])),
+    list(product(POOLING, POSITIONS, ["gelu", "quickgelu", "swiglu"], ["patch", "convolutional", "deep"])),
 )
 def test_every_combination(pooling: str, positions: str, activation: str, stem: str) -> None:
     rest: dict[str, Any] = {"registers": 2, "layer_scale": 0.1, "pre_norm": True} if stem == "patch" else {}
@@ -352,3 +352,26 @@ def test_names_compose() -> None:
     assert (vit.dim, vit.stride, vit.prefix_tokens, vit.grid) == (64, 8, 4, (4, 4))
     assert canonical("vit-pico(registers=4)") == "vit-pico/16(registers=4)"
     assert canonical(" resnet-18 ") == "resnet-18"
+
+
+def test_whitening_makes_patches_uncorrelated_and_of_unit_variance() -> None:
+    vit = tiny(stem="deep", patch_size=4, image_size=32)
+    smooth = torch.nn.functional.interpolate(torch.randn(64, 3, 8, 8), (32, 32), mode="bilinear")
+    before = vit(smooth).pooled
+    vit.prepare(smooth)
+    assert not torch.equal(vit(smooth).pooled, before)
+    filters = vit.stem.get_buffer("whitening")[:12]
+    answers = torch.nn.functional.conv2d(smooth, filters, stride=2).transpose(0, 1).flatten(1)
+    moments = answers @ answers.T / answers.shape[1]
+    variance = moments.diag()
+    assert variance.max() <= 1.001
+    assert variance[:3].min() > 0.95  # the strongest components; weak ones are damped by the epsilon
+    assert (moments - torch.diag(variance)).abs().max() < 1e-3
+    assert torch.equal(vit.stem.get_buffer("whitening")[12:], -filters)
+
+
+def test_a_deep_stem_keeps_its_whitening_when_saved() -> None:
+    first, second = (tiny(stem="deep", patch_size=4, image_size=32) for _ in range(2))
+    first.prepare(torch.randn(8, 3, 32, 32))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.stem.get_buffer("whitening"), first.stem.get_buffer("whitening"))

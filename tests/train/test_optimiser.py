@@ -36,10 +36,12 @@ def test_only_matrices_and_kernels_decay(model: str) -> None:
         assert decay == (0.3 if weight.ndim >= 2 and not token else 0.0), name
 
 
-def test_muon_takes_hidden_matrices_only() -> None:
-    found = groups_by_name(Settings(optimiser="muon"), learner())
+@pytest.mark.parametrize("model", ["vit-pico/4(image_size=16)", "vit-pico/4(stem='deep', image_size=16)"])
+def test_muon_takes_hidden_matrices_only(model: str) -> None:
+    found = groups_by_name(Settings(optimiser="muon"), learner(model))
     for name, (kind, _, _) in found.items():
         hidden = name.startswith("backbone.blocks") and name.endswith("weight") and "norm" not in name
+        hidden |= name == "backbone.stem.project.weight" or (".convolution.weight" in name and "stem" in name)
         assert kind == ("Muon" if hidden else "AdamW"), name
 
 
@@ -60,6 +62,16 @@ def test_orthogonalise_flattens_the_spectrum() -> None:
         assert values.min() > 0.4
         cosine = nn.functional.cosine_similarity(orthogonalise(shape).flatten(1), shape.flatten(1))
         assert bool((cosine > 0.3).all())
+
+
+def test_a_stack_of_matrices_is_orthogonalised_one_by_one() -> None:
+    whole, parts = nn.Parameter(torch.zeros(6, 4)), [nn.Parameter(torch.zeros(2, 4)) for _ in range(3)]
+    whole.grad = torch.randn(6, 4)
+    for part, gradient in zip(parts, whole.grad.chunk(3), strict=True):
+        part.grad = gradient.clone()
+    Muon([{"params": [whole], "parts": 3}]).step()
+    Muon(parts).step()
+    torch.testing.assert_close(whole.detach(), torch.cat([part.detach() for part in parts]), atol=1e-4, rtol=0)
 
 
 def test_muon_equals_a_slow_loop() -> None:

@@ -5,13 +5,13 @@ Reads top to bottom: stem, positions, attention, block, pooling, model.
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mirada.backbones.stems import ConvolutionalStem, DeepStem
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features, Layer, Probe
 
@@ -20,7 +20,7 @@ __all__ = ["ViT"]
 Pooling = Literal["class", "average", "sequence", "attention"]
 Positions = Literal["learned", "sincos", "rotary", "none"]
 Activation = Literal["gelu", "quickgelu", "swiglu"]
-Stem = Literal["patch", "convolutional"]
+Stem = Literal["patch", "convolutional", "deep"]
 QKV = tuple[Tensor, Tensor, Tensor]  # query, key, value, each (B, heads, N, d)
 
 
@@ -35,33 +35,6 @@ class PatchStem(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).permute(0, 2, 3, 1)
-
-
-class ConvolutionalStem(nn.Sequential):
-    """The compact convolutional tokeniser (Hassani et al. 2021, arXiv:2104.05704, section 3.3): 3x3 convolutions, each
-    followed by a ReLU and a 3x3 max-pool of stride 2, until one token stands for `patch_size` pixels.
-
-    It overlaps and shares weights, which is the prior that small data sets of small images lack in a plain ViT.
-    """
-
-    def __init__(self, in_channels: int, dim: int, patch_size: int, width: int = 64) -> None:
-        steps = patch_size.bit_length() - 1
-        if patch_size != 2**steps or steps == 0:
-            raise MiradaError(
-                f"A convolutional stem halves the image step by step, so its patch size must be 2, 4, 8 or 16, "
-                f"not {patch_size}."
-            )
-        channels = [in_channels] + [width] * (steps - 1) + [dim]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(channels):
-            convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(convolution.weight)
-            layers += [convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-        super().__init__(*layers)
-
-    def forward(self, images: Tensor) -> Tensor:
-        patches: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
-        return patches.permute(0, 2, 3, 1)
 
 
 def sincos_positions(dim: int, grid: tuple[int, int], device: torch.device) -> Tensor:
@@ -234,7 +207,7 @@ class ViT(Backbone):
         image_size: the size whose grid the learned position table has; other sizes, also not square, interpolate it.
         in_channels: channels of the image.
         mlp_ratio: hidden width of the feed-forward layer over `dim`.
-        stem: "patch" (linear) or "convolutional" (overlapping, for small images).
+        stem: "patch" (linear), "convolutional" (overlapping, for small images) or "deep" (more so, for short training).
         pooling: which token or mean is `Features.pooled`: "class", "average" of patches, "sequence" (softmax-weighted
             mean of patches) or "attention" (a learned query).
         registers: extra tokens without a meaning of their own (Darcet et al. 2024, arXiv:2309.16588).
@@ -267,7 +240,7 @@ class ViT(Backbone):
         hidden = round(dim * mlp_ratio)
 
         stems: dict[str, Callable[[int, int, int], nn.Module]] = {
-            "patch": PatchStem, "convolutional": ConvolutionalStem,
+            "patch": PatchStem, "convolutional": ConvolutionalStem, "deep": DeepStem,
         }  # fmt: skip
         self.stem = choose("stem", stem, stems)(in_channels, dim, patch_size)
         self.prefix_tokens = int(pooling == "class") + registers
@@ -301,6 +274,10 @@ class ViT(Backbone):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def prepare(self, images: Tensor) -> None:
+        if isinstance(self.stem, DeepStem):
+            self.stem.whiten(images)
 
     def embed(self, images: Tensor) -> Tensor:
         self.require_multiple(images, self.stride, "patches")

@@ -33,13 +33,14 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, for parameters of two or more dimensions; kernels count as (out, rest).
 
+    A group's `parts` says of how many matrices each of its parameters is a stack: 3 for joint queries, keys and values.
     The update is scaled by sqrt(max(1, rows / columns)), so that one rate serves all shapes; weight decay is decoupled.
     """
 
     def __init__(
         self, parameters: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -55,8 +56,8 @@ class Muon(torch.optim.Optimizer):
             by_shape: dict[tuple[int, int], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    matrix = parameter.grad.flatten(1)
-                    by_shape.setdefault((matrix.shape[0], matrix.shape[1]), []).append(parameter)
+                    rows, columns = parameter.grad.flatten(1).shape
+                    by_shape.setdefault((rows // group["parts"], columns), []).append(parameter)
             for shape, parameters in by_shape.items():
                 self._update(parameters, shape, group)
         return loss
@@ -71,7 +72,7 @@ class Muon(torch.optim.Optimizer):
             momenta.append(state["momentum"])
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        updates = orthogonalise(torch.stack([update.flatten(1) for update in ahead]))
+        updates = orthogonalise(torch.stack([update.reshape(group["parts"], *shape) for update in ahead]))
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])

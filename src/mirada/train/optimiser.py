@@ -12,16 +12,19 @@ from mirada.train.settings import Settings
 
 __all__ = ["build_optimisers", "rate_at", "set_rates"]
 
+STACKED = {"qkv": 3, "key_value": 2, "gate_and_value": 2}  # layers whose weight is several matrices, one on another
+
 
 def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.Optimizer]:
-    """One optimiser, or two with Muon: it takes the backbone's matrices and kernels behind the stem, AdamW the rest.
+    """One optimiser, or two with Muon: it takes the backbone's matrices and kernels but those that read pixels (they
+    have at most four input channels), AdamW takes the rest.
 
     Each group keeps its peak rate as `peak`, already scaled by layer-wise decay.
     """
     decayed = {id(module.weight) for module in learner.modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
     backbone = learner.backbone
     adamw: dict[tuple[float, float], list[nn.Parameter]] = {}
-    muon: dict[float, list[nn.Parameter]] = {}
+    muon: dict[tuple[float, int], list[nn.Parameter]] = {}
     rate = peak_rate(settings)
     for name, parameter in learner.named_parameters():
         if not parameter.requires_grad:
@@ -30,8 +33,9 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
         layer = backbone.layer_index(name.removeprefix("backbone.")) if inside else backbone.num_layers
         scale = settings.layer_decay ** (backbone.num_layers - layer)
         matrix = id(parameter) in decayed
-        if settings.optimiser == "muon" and inside and matrix and layer > 0:
-            muon.setdefault(settings.muon_learning_rate * scale, []).append(parameter)
+        if settings.optimiser == "muon" and inside and matrix and parameter.shape[1] > 4:
+            parts = STACKED.get(name.split(".")[-2], 1)
+            muon.setdefault((settings.muon_learning_rate * scale, parts), []).append(parameter)
         else:
             decay = settings.weight_decay if matrix else 0.0
             adamw.setdefault((rate * scale, decay), []).append(parameter)
@@ -39,8 +43,10 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
               for (peak, decay), params in adamw.items()]  # fmt: skip
     optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=settings.betas, fused=True)]
     if muon:
-        hidden = [{"params": params, "lr": peak, "peak": peak} for peak, params in muon.items()]
-        optimisers.append(Muon(hidden, weight_decay=settings.weight_decay))
+        hidden = [
+            {"params": params, "lr": peak, "peak": peak, "parts": parts} for (peak, parts), params in muon.items()
+        ]
+        optimisers.append(Muon(hidden, momentum=settings.momentum, weight_decay=settings.weight_decay))
     return optimisers
 
 

@@ -100,11 +100,13 @@ class Run:
             self.images, settings.batch // settings.accumulate, mean=torch.tensor(mean), std=torch.tensor(std),
             seed=settings.seed, device=device, prefetch=device.type != "cpu",
         )  # fmt: skip
-        self.optimisers = build_optimisers(self.learner, self.settings)
-        self.average = Average(self.learner, settings.ema) if settings.ema else None
         preprocess = Preprocess(
             size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
         )
+        if start is None:
+            backbone.prepare(preprocess.normalise(some_images(self.images).to(device)))
+        self.optimisers = build_optimisers(self.learner, self.settings)
+        self.average = Average(self.learner, settings.ema) if settings.ema else None
         self.model = Model(
             name, self.learner.backbone, preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
@@ -287,9 +289,14 @@ def canvas_side(source: Source, image_size: int) -> int:
     return min(wanted, max(largest, image_size)) if largest else wanted
 
 
-def colour_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in 0..1, of up to 1,024 images spread over the data."""
+def some_images(images: Images) -> Tensor:
+    """Up to 1,024 images, spread evenly over the data: uint8 (B, C, S, S)."""
     places = np.unique(np.linspace(0, len(images) - 1, min(1024, len(images))).astype(np.int64))
-    pixels = images.get(places)[0].double() / 255
+    return images.get(places)[0]
+
+
+def colour_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in 0..1."""
+    pixels = some_images(images).double() / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
     return tuple(round(float(v), 4) for v in mean), tuple(round(float(v), 4) for v in std)

@@ -33,6 +33,7 @@ class Settings:
         optimiser: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101) or "muon".
         learning_rate: peak for AdamW; None gives 0.001 * (batch / 512), at most 0.001.
         muon_learning_rate: peak for the matrices that Muon updates.
+        momentum: of Muon.
         betas: of AdamW.
         weight_decay: on matrices and kernels only, never on norms, biases, tokens or positions.
         schedule: "cosine" (Loshchilov and Hutter 2017, arXiv:1608.03983) or "linear", both down to 0.
@@ -65,6 +66,7 @@ class Settings:
     optimiser: str = "adamw"
     learning_rate: float | None = None
     muon_learning_rate: float = 0.02
+    momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.05
     schedule: str = "cosine"
