@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from mirada.backbones import SIZES, build
+from mirada.data.images import Progress
 from mirada.features import Backbone
 from mirada.language import call
 from mirada.model import known_names, load, untrained
@@ -13,10 +14,15 @@ from mirada.model import known_names, load, untrained
 __all__ = ["catalogue", "describe"]
 
 
-def catalogue() -> list[dict[str, Any]]:
+def catalogue(on_progress: Progress | None = None) -> list[dict[str, Any]]:
     """One row for each size name; networks are built without memory for their weights."""
-    with torch.device("meta"):
-        return [_row(name, build(name)) for name in known_names()]
+    names, rows = known_names(), []
+    for name in names:
+        with torch.device("meta"):
+            rows.append(_row(name, build(name)))
+        if on_progress is not None:
+            on_progress("counting parameters", len(rows), len(names))
+    return rows
 
 
 def describe(ref: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_image(self, x: Images, normalize: bool = False) -> Tensor:
         """The image feature, float32 (B, D), of paths, PIL images, or a ready tensor (B, 3, H, W).
 
@@ -67,7 +67,7 @@ class Model(nn.Module):
         feature = self._evaluating(lambda images: self.backbone(images).pooled.float(), x)
         return feature / feature.norm(dim=-1, keepdim=True).clamp(min=1e-12) if normalize else feature
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, x: Images) -> Tensor:
         """Class scores before the softmax, float32 (B, C). Raises `MiradaError` for a model without a head."""
         head = self.head
@@ -118,18 +118,18 @@ class Model(nn.Module):
             "mirror": self.mirror,
             "provenance": self.provenance,
         }
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
+        temporary = target / ".config.json.part"
         try:
             target.mkdir(parents=True, exist_ok=True)
-            temporary = target / ".config.json.part"
-            temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise MiradaError(f"Cannot save the model in {target} ({why(error)}): choose another folder.") from error
-        tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        try:
+            temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             save_atomically(target / "model.safetensors", tensors, {"format": "pt"})
             os.replace(temporary, target / "config.json")
+        except OSError as error:
+            raise MiradaError(f"Cannot save the model in {target} ({why(error)}): choose another folder.") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            if temporary.is_file():
+                temporary.unlink()
         return target
 
     def _evaluating(self, function: Callable[[Tensor], Tensor], x: Images) -> Tensor:
@@ -189,7 +189,7 @@ def _load_folder(folder: Path) -> Model:
         mirror, provenance = config["mirror"], config["provenance"]
     except MiradaError:
         raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MiradaError(f"{folder / 'config.json'} is not a Mirada model's ({error!r}): was it edited?") from error
     backbone = build(name)
     head = None if classes is None else nn.Linear(backbone.dim, len(classes))

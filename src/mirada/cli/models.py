@@ -18,9 +18,10 @@ def command(
 ) -> None:
     """List what can be built, or show one model with its preprocessing and classes."""
     from mirada.catalogue import catalogue, describe
-    from mirada.cli.screen import print_json
+    from mirada.cli.screen import Screen, print_json
 
-    rows = catalogue() if ref is None else [describe(ref)]
+    with Screen() as screen:
+        rows = catalogue(screen.progress) if ref is None else [describe(ref)]
     if as_json:
         print_json(rows)
     elif ref is None:

@@ -15,7 +15,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from mirada.backbones import build, canonical
+from mirada.backbones import build
 from mirada.data.decode import decode, to_canvas
 from mirada.data.images import Images, Progress
 from mirada.data.loader import Loader
@@ -68,8 +68,7 @@ class Run:
         self.started = time.monotonic() - seconds_used
         self.device, self.monitor = device, monitor
         start = load(settings.init) if settings.init is not None else None
-        name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
-        check_network(name, settings)
+        name = check_network(start.architecture if start else None, settings)
         dataset = open_data(data, strict=strict)
         parts = train_and_validation(dataset, settings.seed)
         for note in parts.notes:
