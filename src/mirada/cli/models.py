@@ -65,5 +65,5 @@ def _count(number: int) -> str:
     for size, letter in ((1e9, "B"), (1e6, "M")):
         if number >= 0.9995 * size:
             value = number / size
-            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}{letter}"
+            return f"{value:.{3 - len(str(int(value)))}f}{letter}"
     return f"{number / 1e3:.0f}K"

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from mirada.train.loop import Step
 from mirada.train.run import Monitor
@@ -24,10 +25,9 @@ class Screen(Monitor):
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"),
-            console=self.console, transient=True,
-        )  # fmt: skip
+        bar = BarColumn(16, table_column=Column(min_width=16))  # on a narrow terminal it is the text that is cut
+        what, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}", markup=False)
+        self._bar = Progress(what, bar, text, console=self.console, transient=True)
         self._task: TaskID | None = None
         self._job: tuple[str, int] | None = None  # what is being done, and of how many
         self._began = self._told = 0.0

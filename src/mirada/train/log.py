@@ -1,30 +1,29 @@
 """Metrics to where people already look: TensorBoard and Weights & Biases, when asked for."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mirada.errors import MiradaError
+from mirada.errors import MiradaError, Misuse
 
-__all__ = ["open_logs"]
+__all__ = ["check_logs", "open_logs"]
 
 Writer = Callable[[dict[str, Any]], None]
 
 
+def check_logs(names: Sequence[str]) -> None:
+    """Raise `MiradaError` for a name that is no log, or whose package is not installed."""
+    for name in names:
+        if name not in LOGS:
+            raise Misuse(f"There is no log {name!r}: choose {' or '.join(LOGS)}.")
+        if find_spec(name) is None:
+            raise MiradaError(f"Logging to {name} needs a package more: `pip install 'mirada[log]'`.")
+
+
 def open_logs(names: Sequence[str], run: Path) -> list[Writer]:
-    """One writer for each of "tensorboard" and "wandb"; a missing package says what to install."""
-    return [_open(name, run) for name in names]
-
-
-def _open(name: str, run: Path) -> Writer:
-    try:
-        if name == "tensorboard":
-            return _tensorboard(run)
-        if name == "wandb":
-            return _wandb(run)
-    except ImportError as error:
-        raise MiradaError(f"Logging to {name} needs a package more: `pip install 'mirada[log]'`.") from error
-    raise MiradaError(f"There is no log {name!r}: choose tensorboard or wandb.")
+    """One writer for each."""
+    return [LOGS[name](run) for name in names]
 
 
 def _tensorboard(run: Path) -> Writer:
@@ -50,3 +49,6 @@ def _wandb(run: Path) -> Writer:
         wandb.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
 
     return write
+
+
+LOGS: dict[str, Callable[[Path], Writer]] = {"tensorboard": _tensorboard, "wandb": _wandb}

@@ -31,10 +31,10 @@ from mirada.model import Model, load
 from mirada.objectives import Learner
 from mirada.preprocess import Preprocess
 from mirada.train.average import Average
-from mirada.train.check import check_logs, check_network
+from mirada.train.check import check_network
 from mirada.train.checkpoint import load_checkpoint, save_checkpoint
 from mirada.train.folder import RunFolder
-from mirada.train.log import open_logs
+from mirada.train.log import check_logs, open_logs
 from mirada.train.loop import Step, choose_precision, train_loop
 from mirada.train.optimiser import build_optimisers
 from mirada.train.settings import Settings
