@@ -25,6 +25,7 @@ from conftest import COLOURS, shape_picture
 from typer.testing import CliRunner
 
 from mirada.cli.main import app
+from mirada.train.folder import RunFolder
 
 TINY = ["--model", "vit-pico/8(depth=1)", "--image-size", "24", "--batch", "16", "--precision", "float32"]
 SHORT = [*TINY, "--steps", "2"]
@@ -218,6 +219,14 @@ def test_every_form_of_data(
     assert (evaluate["split"], evaluate["n"]) == (split, n)
     assert evaluate["metrics"]["accuracy"] == train["metrics"][f"{split}/accuracy"]
     assert document("models", out)[0]["classes"] == classes
+
+
+def test_a_run_is_named_after_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    names = ["x/photos/", "fotos 2024", "x/shapes-{000..127}.tar", "train.parquet", "/"]
+    found = [str(RunFolder.unused(name).path.relative_to("runs")) for name in names]
+    assert found == ["photos-2", "fotos 2024", "shapes", "train", "data"]
 
 
 def test_a_class_with_one_image(new_shapes: Callable[[int], Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ class RunFolder:
     @classmethod
     def unused(cls, data: str) -> "RunFolder":
         """`runs/NAME`, or `runs/NAME-2` and so on, for data of that name."""
-        name = Path(data).resolve().name.partition(".")[0] or "data"
+        name = re.split(r"[.{]", Path(data).resolve().name)[0].rstrip("-_ ") or "data"  # of name-{000..127}.tar, too
         number, path = 1, Path("runs") / name
         while path.exists():
             number += 1
