@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mirada.backbones.attention import attend
 from mirada.backbones.regnet import SqueezeExcite
 from mirada.backbones.vit import QKV, DropPath, feed_forward
 from mirada.errors import MiradaError
@@ -84,7 +85,7 @@ class RelativeAttention(nn.Module):
         grid = (x.shape[1], x.shape[2])
         query, key, value = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         bias = self.bias(grid).to(query.dtype)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
+        attended = attend(query, key, value, bias)
         return self.proj(attended.transpose(1, 2).flatten(2)).unflatten(1, grid), (query, key, value), bias
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mirada.backbones.attention import attend
 from mirada.backbones.stems import ConvolutionalStem, DeepStem
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features, Layer, Probe
@@ -83,7 +84,7 @@ class Attention(nn.Module):
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None:
             query, key = rotate(query, angles, prefix), rotate(key, angles, prefix)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         return self.proj(attended.transpose(1, 2).flatten(2)), (query, key, value)
 
 
@@ -193,7 +194,7 @@ class AttentionPooling(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         query = self.project_query(self.query.expand(tokens.shape[0], -1, -1)).unflatten(-1, (self.num_heads, -1))
         key, value = self.key_value(tokens).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        attended = attend(query.transpose(1, 2), key, value)
         x = self.proj(attended.transpose(1, 2).flatten(2))
         return (x + self.feed_forward(self.norm(x)))[:, 0]  # type: ignore[no-any-return]
 
