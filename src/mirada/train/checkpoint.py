@@ -68,7 +68,7 @@ def load_checkpoint(
             average.updates = state["average_updates"]
             for name, value in _under("average.", tensors).items():
                 average.values[name].copy_(value)
-    except (OSError, KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise MiradaError(
             f"Cannot resume from {path} ({' '.join(str(error).split())[:200]}): "
             "it does not belong to this run's settings, or is damaged; start a new run with another --out."
@@ -81,8 +81,14 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Every moment gets its parameter's memory layout: the fused AdamW walks both in memory order, without a check, and
+    files are contiguous where kernels may be channels last."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -6,12 +6,10 @@ A generator, so that whoever runs it decides between two steps whether to measur
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mirada.data.loader import Loader, mix_seed
 from mirada.errors import MiradaError
@@ -20,7 +18,7 @@ from mirada.train.average import Average
 from mirada.train.optimiser import rate_at, set_rates
 from mirada.train.settings import Settings
 
-__all__ = ["Step", "choose_precision", "computing_in", "train_loop"]
+__all__ = ["Step", "choose_precision", "train_loop"]
 
 
 class Step(NamedTuple):
@@ -64,7 +62,7 @@ def train_loop(
         for part in range(settings.accumulate):
             samples = loader.batch(step * settings.accumulate + part, image_size_at(progress, settings))
             batch = to_device(views(samples), device)
-            with computing_in(settings.precision, device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 result = call(batch, progress)
             (result["loss"] / settings.accumulate).backward()
             for name, value in result.items():
@@ -113,27 +111,6 @@ def to_device(batch: dict[str, dict[str, Tensor]], device: torch.device) -> dict
             if id(tensor) not in moved:
                 moved[id(tensor)] = tensor.to(device, non_blocking=True)
     return {name: {key: moved[id(tensor)] for key, tensor in views.items()} for name, views in batch.items()}
-
-
-@contextmanager
-def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """The context of a training step's forward pass: autocast, and on a CPU the attention kernel that is fast there.
-
-    The fused CPU kernel's backward pass is slow in bfloat16. Plain matrix products that also reduce in bfloat16 took
-    12 against 49 ms (128 images of 64 tokens), 21 against 51 (32 of 197) and 37 against 62 (4 of 785), forward and
-    backward on one thread of an AMD EPYC with PyTorch 2.13.
-    """
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        if precision != "bfloat16" or device.type != "cpu":
-            yield
-            return
-        before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # its name says cuda, it counts on CPUs too
-        try:
-            with sdpa_kernel(SDPBackend.MATH):
-                yield
-        finally:
-            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 def choose_precision(setting: str, device: torch.device) -> str:
