@@ -217,3 +217,10 @@ def test_canvas_copies_an_image_of_its_size(side):
     canvas, aspect = to_canvas(image, side)
     assert (canvas.permute(1, 2, 0).numpy() == np.asarray(image)).all()
     assert aspect == 1
+
+
+@pytest.mark.parametrize(("size", "side"), [((61, 47), 32), ((20, 90), 40), ((300, 3), 16), ((1, 1), 8)])
+def test_canvas_filters_as_pillow_does(size, side):
+    image = Image.fromarray(np.random.default_rng(0).integers(60, 196, (size[1], size[0], 3), dtype=np.uint8))
+    pillow = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC), dtype=int)
+    assert np.abs(to_canvas(image, side)[0].permute(1, 2, 0).numpy() - pillow).max() <= 1

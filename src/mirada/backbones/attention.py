@@ -19,4 +19,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or not query.requires_grad:
         return F.scaled_dot_product_attention(query, key, value, None if bias is None else bias[None])
     scores = (query * query.shape[-1] ** -0.5) @ key.mT
-    return (scores if bias is None else scores + bias).softmax(-1) @ value
+    attention: Tensor = (scores if bias is None else scores + bias).softmax(-1)
+    return attention @ value
