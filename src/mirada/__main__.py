@@ -1,5 +1,6 @@
-"""`python -m mirada`."""
+"""`python -m mirada`: the same as the command `mirada`."""
 
 from mirada.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,7 @@ class DeepStem(nn.Module):
         steps = patch_size.bit_length() - 1
         if patch_size != 2**steps or steps == 0:
             raise MiradaError(
-                f"A deep stem halves the image step by step, so its patch size must be 2, 4, 8 or 16, not {patch_size}."
+                f"A deep stem halves the image step by step: its patch size must be 2, 4, 8 or 16, not {patch_size}."
             )
         patch = in_channels * 4
         self.register_buffer("whitening", torch.cat([torch.eye(patch), -torch.eye(patch)]).view(-1, in_channels, 2, 2))
@@ -78,7 +78,7 @@ class DeepStem(nn.Module):
 
 
 class ConvolutionUnit(nn.Module):
-    """3x3 convolution, max-pooling where it halves, BatchNorm and GELU; a residual around it where it does not halve."""
+    """3x3 convolution, max-pooling where it halves, BatchNorm, GELU; a residual around it where it does not halve."""
 
     def __init__(self, before: int, after: int, *, halve: bool = False) -> None:
         super().__init__()

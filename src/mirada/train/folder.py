@@ -107,9 +107,19 @@ def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+def processor() -> str:
+    """The processor's name where the system tells it, such as "AMD EPYC", else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(": ")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names and names[0] else platform.processor() or platform.machine()
+
+
 def machine() -> str:
     """What the run's times depend on, in one line."""
     return (
-        f"{platform.machine()} {platform.system()}, {torch.get_num_threads()} threads, "
+        f"{processor()}, {torch.get_num_threads()} threads, {platform.system()}, "
         f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}"
     )

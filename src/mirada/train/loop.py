@@ -32,26 +32,26 @@ class Step(NamedTuple):
 
 def train_loop(
     learner: Learner, loader: Loader, optimisers: list[torch.optim.Optimizer], average: Average | None,
-    settings: Settings, *, started: float, step: int = 0, module: nn.Module | None = None,
+    settings: Settings, *, started: float, step: int = 0, budget: float | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """Update until the settings' end.
 
     Args:
-        started: `time.monotonic()` at which a budget began to count; earlier for a resumed run.
+        started: `time.monotonic()` of the first step; earlier for a resumed run, by what it has used already.
         step: updates already made.
-        module: what to call instead of the learner, such as its DistributedDataParallel wrapper.
+        budget: seconds from `started` to the last step; None where the settings' length is in steps or epochs.
 
     Raises:
         MiradaError: the loss is not a number any more; no weight has been touched by that step.
     """
-    call, views, device = module or learner, learner.views, loader.device
+    views, device = learner.views, loader.device
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-    total = None if settings.budget else steps_of(settings, loader)
+    total = steps_of(settings, loader) if budget is None else 0
     last = 0.0
     while True:
         begun = time.monotonic()
         seconds = begun - started
-        progress = step / total if total is not None else (seconds + last / 2) / (settings.budget or 1.0)
+        progress = step / total if budget is None else (seconds + last / 2) / budget
         if progress >= 1:
             return
         learner.train()
@@ -63,7 +63,7 @@ def train_loop(
             samples = loader.batch(step * settings.accumulate + part, image_size_at(progress, settings))
             batch = to_device(views(samples), device)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                result = call(batch, progress)
+                result = learner(batch, progress)
             (result["loss"] / settings.accumulate).backward()
             for name, value in result.items():
                 scalars[name] = scalars.get(name, 0) + value.detach().float() / settings.accumulate
@@ -83,7 +83,7 @@ def train_loop(
         step += 1
         ended = time.monotonic()
         last = ended - begun
-        done = step / total if total is not None else min(1.0, (ended - started) / (settings.budget or 1.0))
+        done = step / total if budget is None else min(1.0, (ended - started) / budget)
         values |= {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}
         yield Step(step, done, ended - started, values)
 

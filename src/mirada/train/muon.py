@@ -34,13 +34,24 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, for parameters of two or more dimensions; kernels count as (out, rest).
 
     A group's `parts` says of how many matrices each of its parameters is a stack: 3 for joint queries, keys and values.
-    The update is scaled by sqrt(max(1, rows / columns)), so that one rate serves all shapes; weight decay is decoupled.
+    A matrix's update is scaled by sqrt(max(1, rows / columns)), so that one rate serves all shapes; weight decay is
+    decoupled. A kernel is first rescaled to a norm of sqrt(out) and takes `kernel_rate` times the rate: its scale means
+    nothing before a BatchNorm, and at a fixed one the rate says how far it turns (Jordan 2024, arXiv:2404.00498,
+    github.com/KellerJordan/cifar10-airbench).
     """
 
     def __init__(
-        self, parameters: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1})
+        self, parameters: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0,
+        kernel_rate: float = 5.0,
+    ) -> None:  # fmt: skip
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "kernel_rate": kernel_rate,
+            "parts": 1,
+        }
+        super().__init__(parameters, defaults)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -53,16 +64,19 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            by_shape: dict[tuple[int, int], list[Tensor]] = {}
+            alike: dict[tuple[int, int, bool], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     rows, columns = parameter.grad.flatten(1).shape
-                    by_shape.setdefault((rows // group["parts"], columns), []).append(parameter)
-            for shape, parameters in by_shape.items():
-                self._update(parameters, shape, group)
+                    key = (rows // group["parts"], columns, parameter.ndim == 4)
+                    alike.setdefault(key, []).append(parameter)
+            for (rows, columns, kernels), parameters in alike.items():
+                self._update(parameters, (rows, columns), kernels, group)
         return loss
 
-    def _update(self, parameters: list[Tensor], shape: tuple[int, int], group: dict[str, Any]) -> None:
+    def _update(
+        self, parameters: list[Tensor], shape: tuple[int, int], kernels: bool, group: dict[str, Any]
+    ) -> None:  # fmt: skip
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         momenta = []
         for parameter in parameters:
@@ -73,8 +87,12 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
         updates = orthogonalise(torch.stack([update.reshape(group["parts"], *shape) for update in ahead]))
-        scale = max(1.0, shape[0] / shape[1]) ** 0.5
-        if group["weight_decay"]:
+        if kernels:
+            scale = group["kernel_rate"]
+            for parameter in parameters:
+                parameter.mul_(shape[0] ** 0.5 / parameter.norm().clamp(min=1e-7))
+        else:
+            scale = max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         steps = [update.view_as(parameter) for update, parameter in zip(updates, parameters, strict=True)]
         torch._foreach_add_(parameters, steps, alpha=-group["lr"] * scale)

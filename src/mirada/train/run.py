@@ -1,6 +1,5 @@
 """One training run from data to report: what `mirada train` does."""
 
-import json
 import signal
 import threading
 import time
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -62,10 +60,7 @@ class Monitor:
 class Run:
     """Data, model and optimiser of one run, built from its settings alone."""
 
-    def __init__(
-        self, data: str, settings: Settings, device: torch.device, strict: bool, monitor: Monitor, seconds_used: float
-    ) -> None:
-        self.started = time.monotonic() - seconds_used
+    def __init__(self, data: str, settings: Settings, device: torch.device, strict: bool, monitor: Monitor) -> None:
         self.device, self.monitor = device, monitor
         start = load(settings.init) if settings.init is not None else None
         name = check_network(start.architecture if start else None, settings)
@@ -167,29 +162,27 @@ def train(
     where = choose_device(device)
     check_logs(log)
     folder = RunFolder(out) if out else RunFolder.unused(data)
-    used = 0.0
     if not resume:
         folder.require_unused()
     if resume:
         settings, saved_data = folder.read_config()
         data = data or saved_data
-        if folder.checkpoint.exists():
-            used = _seconds_used(folder)
-    run = Run(data, settings, where, strict, monitor, used)
+    run = Run(data, settings, where, strict, monitor)
     if not resume:
         folder.create(run.settings, data, list(command))
-    step = 0
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "reading": time.monotonic() - begun}
     if resume and folder.checkpoint.exists():
-        step = load_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average)["step"]
-        monitor.note(f"Going on after step {step}.")
+        state = load_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average)
+        monitor.note(f"Going on after step {state['step']}.")
     if resume:
-        folder.forget_after(step)
-    seen = _train_to_the_end(run, folder, step, log)
+        folder.forget_after(state["step"])
+    used = state["seconds"]
+    seen = _train_to_the_end(run, folder, state, log)
 
     metrics, predictions = run.measure(on_progress=monitor.progress)
     if run.average is not None:
         run.average.swap(run.learner)  # what was measured is what is saved
-    last = folder.rows()[-1] if folder.rows() else {"step": step, "seconds": 0.0}
+    last = folder.rows()[-1] if folder.rows() else {"step": 0, "seconds": 0.0}
     result: dict[str, Any] = {
         "run": str(folder.path), "model": str(folder.model), "steps": last["step"], "images": seen,
         "seconds": round(time.monotonic() - begun + used, 2), "train_seconds": last["seconds"], "metrics": metrics,
@@ -207,18 +200,29 @@ def train(
     return result
 
 
-def _train_to_the_end(run: Run, folder: RunFolder, step: int, log: Sequence[str]) -> int:
-    """The loop with its measuring, logging and saving; returns how many images all updates saw."""
-    settings, seconds, measured = run.settings, 0.0, -1
+def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: Sequence[str]) -> int:
+    """The loop with its measuring, logging and saving; returns how many images all updates saw.
+
+    `state` has the updates made so far, the seconds they took, and the seconds that reading the data took; the latter
+    come off a budget.
+    """
+    settings, measured = run.settings, -1
+    step, seconds = int(state["step"]), float(state["seconds"])
     saved_at = time.monotonic()
     writers = open_logs(log, folder.path)
+    budget = settings.budget
+    if budget is not None and (budget := budget - state["reading"]) <= 0:
+        raise MiradaError(
+            f"Reading the data took {state['reading']:.0f} s of a budget of {settings.budget:.0f} s: give it more."
+        )
 
     def save() -> None:
-        state = {"step": step, "seconds": seconds}
-        save_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average, state)
+        now = {"step": step, "seconds": seconds, "reading": state["reading"]}
+        save_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average, now)
 
     steps = train_loop(
-        run.learner, run.loader, run.optimisers, run.average, settings, started=run.started, step=step
+        run.learner, run.loader, run.optimisers, run.average, settings,
+        budget=budget, started=saved_at - seconds, step=step,
     )  # fmt: skip
     run.monitor.progress("starting", 0, 1)
     try:
@@ -268,12 +272,6 @@ def stop_between_steps() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _seconds_used(folder: RunFolder) -> float:
-    """How much of a budget the saved part of a run has used."""
-    with safetensors.safe_open(folder.checkpoint, framework="pt") as file:
-        return float(json.loads((file.metadata() or {}).get("state", "{}")).get("seconds", 0.0))
 
 
 def canvas_side(source: Source, image_size: int) -> int:
