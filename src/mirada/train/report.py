@@ -283,8 +283,8 @@ def extremes(arrays: Sequence[Array]) -> tuple[float, float]:
 
 def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers, from at most `low` to at least `high`."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        high = low + (abs(low) or 1.0)
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-290):
+        high = low + (abs(low) if abs(low) > 1e-290 else 1.0)
     unit = 10.0 ** math.floor(math.log10((high - low) / count))
     step = unit * next(factor for factor in (1, 2, 5, 10) if count * unit * factor >= 0.999 * (high - low))
     return [index * step for index in range(math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6) + 1)]

@@ -103,9 +103,10 @@ class Settings:
                 raise MiradaError(f"The setting {name} must be at least 0 and below 1, and is {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for YAML, without the settings that are None."""
+        """Plain values for YAML, without the settings that are None and are so by default."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {key: value for key, value in plain.items() if value is not None}
+        default = {field.name: field.default for field in fields(self)}
+        return {key: value for key, value in plain.items() if value is not None or default[key] is not None}
 
     def with_changes(self, changes: dict[str, Any], where: str) -> "Settings":
         """These settings with some replaced; a new length (epochs, steps or budget) replaces the old one.
