@@ -19,7 +19,6 @@ from mirada.data.decode import UndecodableImage, decode
 from mirada.device import choose_device
 from mirada.errors import MiradaError
 from mirada.features import Backbone
-from mirada.float32 import allow_fast_float32
 from mirada.language import call
 from mirada.preprocess import Preprocess
 
@@ -156,8 +155,6 @@ def load(ref: str | os.PathLike[str], weights: str | os.PathLike[str] | None = N
         MiradaError: no such reference (the nearest is named), a damaged folder, or weights that do not fit exactly.
     """
     where, folder = choose_device(device), Path(ref)
-    if where.type == "cpu":
-        allow_fast_float32()
     if folder.is_dir():
         if weights is not None:
             raise MiradaError(f"{folder} has weights of its own: leave `weights` out, or give a size name.")

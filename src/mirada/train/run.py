@@ -23,7 +23,6 @@ from mirada.device import choose_device
 from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import accuracy, wilson_interval
 from mirada.evaluate.predict import Predictions, evaluation_images, predict
-from mirada.float32 import allow_fast_float32
 from mirada.language import sum_of_terms
 from mirada.memory import keep_freed_memory
 from mirada.model import Model, load
@@ -159,7 +158,6 @@ def train(
     """
     begun = time.monotonic()
     keep_freed_memory()
-    allow_fast_float32()
     monitor = monitor or Monitor()
     where = choose_device(device)
     check_logs(log)
