@@ -109,7 +109,7 @@ def test_the_whole_story(tmp_path: Path) -> None:
     assert Path(result["run"]) == out / "run-1"
     assert Path(result["report"]).is_file()
     assert "--budget 1s" in (out / "run-1" / "config.yaml").read_text()
-    second = CliRunner().invoke(app, ["demo", "--out", str(out), "--budget", "0.1s"])
+    second = CliRunner().invoke(app, ["demo", "--out", str(out), "--budget", "2s"])
     assert "60 drawings in 3 groups; 12 held out" in second.stdout
     assert "always the largest group     33.3%" in second.stdout
     assert f"Use it:  mirada classify '{out}/run-2' PICTURE.png" in second.stdout
@@ -128,3 +128,31 @@ def test_misuse(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert "as a duration" in result.stderr
     assert not (tmp_path / "demo").exists()
+
+
+def test_the_story_is_told_in_both_languages() -> None:
+    from mirada.cli.demo import story
+
+    result = {
+        "drawings": 1898, "groups": ["a", "b"], "held_out": 381, "chance": 0.2, "nearest_pixels": 0.638,
+        "metrics": {"val/accuracy": 0.8123}, "interval": [0.77, 0.85], "train_seconds": 178.2, "report": "r.html",
+        "run": "my run",
+    }  # fmt: skip
+    english, spanish = story(result, "en"), story(result, "es")
+    assert "1,898 drawings in 2 groups; 381 held out" in english
+    assert " 81.2%   (95% interval 77.0% to 85.0%; 178 s of training)" in english
+    assert "1.898 dibujos en 2 grupos; 381 apartados" in spanish
+    assert " 81,2 %   (intervalo del 95 %: de 77,0 % a 85,0 %; 178 s de entrenamiento)" in spanish
+    assert "mirada classify 'my run'" in english
+
+
+@pytest.mark.parametrize(("variable", "language"), [("es_ES.UTF-8", "es"), ("C.UTF-8", "en"), ("", "en")])
+def test_the_language_is_the_systems(monkeypatch: pytest.MonkeyPatch, variable: str, language: str) -> None:
+    from mirada.cli.demo import system_language
+
+    monkeypatch.setenv("LC_ALL", variable)
+    monkeypatch.delenv("LC_MESSAGES", raising=False)
+    monkeypatch.delenv("LANG", raising=False)
+    assert system_language() == language
+    answer = CliRunner().invoke(app, ["demo", "--language", "tlh"])
+    assert answer.exit_code == 2

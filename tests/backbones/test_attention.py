@@ -1,32 +1,39 @@
-"""The two paths of attention agree, forward and backward."""
+"""The two paths of attention agree, forward and backward, and each is taken where it should be."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from mirada.backbones import attention
 from mirada.backbones.attention import attend
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_training_in_bfloat16_computes_what_the_fused_kernel_does(with_bias: bool) -> None:
+def test_plain_products_compute_what_the_fused_kernel_does(with_bias: bool) -> None:
     query, key, value = torch.randn(3, 2, 4, 17, 8)
     bias = torch.randn(4, 17, 17) if with_bias else None
     results = []
-    for dtype in (torch.bfloat16, torch.float32):
-        inputs = [tensor.to(dtype).requires_grad_() for tensor in (query, key, value)]
-        attended = attend(*inputs, None if bias is None else bias.to(dtype))
+    for kind in (torch.bfloat16, torch.float32):
+        inputs = [tensor.to(kind).requires_grad_() for tensor in (query, key, value)]
+        attended = attend(*inputs, None if bias is None else bias.to(kind))
         results.append([attended, *torch.autograd.grad(attended.float().square().sum(), inputs)])
     for plain, fused in zip(*results, strict=True):
         assert plain.dtype == torch.bfloat16
         assert (plain.float() - fused).norm() < 0.02 * fused.norm()
 
 
-def test_the_fused_kernel_runs_whenever_nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "trained", "most", "fused"),
+    [
+        (torch.float32, True, 2**26, True), (torch.bfloat16, False, 2**26, True),
+        (torch.bfloat16, True, 2**26, False), (torch.bfloat16, True, 49, True), (torch.bfloat16, True, 50, False),
+    ],
+)  # fmt: skip
+def test_which_kernel_runs(
+    dtype: torch.dtype, trained: bool, most: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *arguments: calls.append(arguments))
-    inputs = torch.randn(3, 1, 2, 5, 4, dtype=torch.bfloat16)
-    attend(*inputs)
-    attend(*inputs.float().requires_grad_())
-    assert len(calls) == 2
-    attend(*inputs.requires_grad_())
-    assert len(calls) == 2
+    monkeypatch.setattr(attention, "MOST_SCORES", most)
+    attend(*torch.randn(3, 1, 2, 5, 4, dtype=dtype).requires_grad_(trained))
+    assert len(calls) == fused

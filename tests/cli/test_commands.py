@@ -373,7 +373,7 @@ def test_classes_the_model_does_not_know(new_shapes: Callable[[int], Path], trai
     (["--epochs", "1", "--steps", "1"], "one of epochs, steps and budget"),
     (["--budget", "soon"], "as a duration"),
     (["--batch", "5", "--accumulate", "2"], "equal parts"),
-    (["--optimiser", "sgd"], "choose adamw or muon"),
+    (["--optimiser", "sgd"], "choose auto or adamw or muon"),
     (["--precision", "half"], "choose auto or float32 or bfloat16"),
     (["--ema", "1"], "below 1"),
     (["--device", "toaster"], "There is no device 'toaster'"),

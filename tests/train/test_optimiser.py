@@ -30,7 +30,7 @@ def groups_by_name(settings: Settings, module: Learner) -> dict[str, tuple[str, 
 @pytest.mark.parametrize("model", ["vit-pico/4(registers=2, layer_scale=0.1, image_size=16)", "resnet-18"])
 def test_only_matrices_and_kernels_decay(model: str) -> None:
     module = learner(model)
-    for name, (_, _, decay) in groups_by_name(Settings(weight_decay=0.3), module).items():
+    for name, (_, _, decay) in groups_by_name(Settings(weight_decay=0.3, optimiser="adamw"), module).items():
         weight = dict(module.named_parameters())[name]
         token = name.rpartition(".")[2] in ("prefix", "position", "class_position")
         assert decay == (0.3 if weight.ndim >= 2 and not token else 0.0), name
@@ -45,8 +45,13 @@ def test_muon_takes_hidden_matrices_only(model: str) -> None:
         assert kind == ("Muon" if hidden else "AdamW"), name
 
 
+def test_muon_is_for_weights_that_start_at_random() -> None:
+    kinds = [len(build_optimisers(learner(), settings)) for settings in (Settings(), Settings(init="a-model"))]
+    assert kinds == [2, 1]
+
+
 def test_layer_decay_counts_from_the_head() -> None:
-    found = groups_by_name(Settings(layer_decay=0.5, learning_rate=1.0), learner())
+    found = groups_by_name(Settings(layer_decay=0.5, learning_rate=1.0, optimiser="adamw"), learner())
     assert found["objectives.supervised.head.weight"][1] == 1.0
     assert found["backbone.norm.weight"][1] == 1.0
     assert found["backbone.blocks.3.attention.qkv.weight"][1] == 0.5

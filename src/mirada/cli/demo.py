@@ -1,39 +1,82 @@
 """`mirada demo`."""
 
+import os
 import shlex
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 __all__ = ["EXAMPLE", "command"]
 
-EXAMPLE = "Example: [bold]mirada demo --budget 60s[/bold]"
+EXAMPLE = "Examples: [bold]mirada demo --budget 60s[/bold]; [bold]mirada demo --language es[/bold]"
+
+STORY = {
+    "en": """\
+{drawings} drawings in {groups} groups; {held_out} held out
+
+  always the largest group    {chance}
+  5 nearest in plain pixels   {nearest}
+  vision transformer          {accuracy}   (95% interval {low} to {high}; {seconds} s of training)
+
+See what it learned and where it looks:  {report}
+Use it:  mirada classify {run} PICTURE.png""",
+    "es": """\
+{drawings} dibujos en {groups} grupos; {held_out} apartados para medir
+
+  siempre el grupo mayor            {chance}
+  los 5 más parecidos en píxeles    {nearest}
+  transformer de visión             {accuracy}   (intervalo del 95 %: de {low} a {high}; {seconds} s de entrenamiento)
+
+Mira lo que ha aprendido y dónde mira:  {report}
+Úsalo:  mirada classify {run} IMAGEN.png""",
+}
 
 
 def command(
     out: Annotated[str, typer.Option(metavar="DIR", help="Where drawings and runs go.")] = "mirada-demo",
     budget: Annotated[str | None, typer.Option(help="Training time; three minutes by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, weights, order and augmentation.")] = 0,
+    language: Annotated[str | None, typer.Option(help="en or es; that of the system by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """The whole story in minutes, offline: draw, train, measure, look inside."""
     from mirada.cli.screen import Screen, print_json
     from mirada.demo import run_demo
-    from mirada.errors import blame_the_command
+    from mirada.errors import Misuse, blame_the_command
     from mirada.train.settings import parse_duration
 
+    language = language or system_language()
+    if language not in STORY:
+        raise Misuse(f"The demo does not speak {language!r}: choose {' or '.join(STORY)}.")
     with blame_the_command():
         seconds = None if budget is None else parse_duration(budget)
     with Screen() as screen:
         result = run_demo(out, budget=seconds, seed=seed, monitor=screen)
     if as_json:
         print_json(result)
-        return
-    low, high = result["interval"]
-    print(f"{result['drawings']:,} drawings in {len(result['groups'])} groups; {result['held_out']} held out\n")
-    print(f"  always the largest group    {result['chance']:6.1%}")
-    print(f"  5 nearest in plain pixels   {result['nearest_pixels']:6.1%}")
-    print(f"  vision transformer          {result['metrics']['val/accuracy']:6.1%}   "
-          f"(95% interval {low:.1%} to {high:.1%}; {result['train_seconds']:.0f} s of training)\n")  # fmt: skip
-    print(f"See what it learned and where it looks:  {result['report']}")
-    print(f"Use it:  mirada classify {shlex.quote(result['run'])} PICTURE.png")
+    else:
+        print(story(result, language))
+
+
+def system_language() -> str:
+    """ "es" where the environment asks for Spanish, else "en"."""
+    asked = next((value for key in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(key))), "")
+    return "es" if asked.startswith("es") else "en"
+
+
+def story(result: dict[str, Any], language: str) -> str:
+    """What the demo found, in words, with numbers written as the language writes them."""
+
+    def percent(share: float) -> str:
+        return f"{share:6.1%}" if language == "en" else f"{100 * share:5.1f} %".replace(".", ",")
+
+    def count(number: int) -> str:
+        return f"{number:,}" if language == "en" else f"{number:,}".replace(",", ".")
+
+    low, high = (percent(bound).strip() for bound in result["interval"])
+    return STORY[language].format(
+        drawings=count(result["drawings"]), groups=len(result["groups"]), held_out=count(result["held_out"]),
+        chance=percent(result["chance"]), nearest=percent(result["nearest_pixels"]),
+        accuracy=percent(result["metrics"]["val/accuracy"]), low=low, high=high,
+        seconds=round(result["train_seconds"]), report=result["report"], run=shlex.quote(result["run"]),
+    )  # fmt: skip

@@ -28,7 +28,7 @@ def command(
     batch: Annotated[int | None, typer.Option(help="Images per update.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Compute a batch in so many parts, for less memory.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of AdamW.")] = None,
-    optimiser: Annotated[str | None, typer.Option(help="adamw or muon.")] = None,
+    optimiser: Annotated[str | None, typer.Option(help="auto, adamw or muon.")] = None,
     layer_decay: Annotated[float | None, typer.Option(help="Learning-rate factor per layer, for fine-tuning.")] = None,
     augment: Annotated[str | None, typer.Option(help="none, light, zoom or strong.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of averaged weights, such as 0.999.")] = None,

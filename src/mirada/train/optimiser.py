@@ -33,7 +33,7 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
         layer = backbone.layer_index(name.removeprefix("backbone.")) if inside else backbone.num_layers
         scale = settings.layer_decay ** (backbone.num_layers - layer)
         matrix = id(parameter) in decayed
-        if settings.optimiser == "muon" and inside and matrix and parameter.shape[1] > 4:
+        if uses_muon(settings) and inside and matrix and parameter.shape[1] > 4:
             parts = STACKED.get(name.split(".")[-2], 1)
             muon.setdefault((settings.muon_learning_rate * scale, parts), []).append(parameter)
         else:
@@ -51,8 +51,15 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
 
 
 def peak_rate(settings: Settings) -> float:
-    """AdamW's peak: as set, or 0.001 scaled down linearly below a batch of 512."""
-    return settings.learning_rate or 1e-3 * min(1.0, settings.batch / 512)
+    """AdamW's peak: as set, or 0.003 beside Muon, or 0.001 scaled down linearly below a batch of 512."""
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    return 3e-3 if uses_muon(settings) else 1e-3 * min(1.0, settings.batch / 512)
+
+
+def uses_muon(settings: Settings) -> bool:
+    """Whether hidden matrices are Muon's: as set, or by default for weights that start at random."""
+    return settings.optimiser == "muon" or (settings.optimiser == "auto" and settings.init is None)
 
 
 def rate_at(progress: float, settings: Settings) -> float:

@@ -30,8 +30,9 @@ class Settings:
         epochs, steps, budget: how long; exactly one is set. `budget` is seconds, reading the data included.
         batch: images per optimiser step, over all processes and accumulated parts.
         accumulate: parts a batch is computed in, for less memory.
-        optimiser: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101) or "muon".
-        learning_rate: peak for AdamW; None gives 0.001 * (batch / 512), at most 0.001.
+        optimiser: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101) or "muon" (with AdamW for what is no matrix);
+            "auto" is Muon for random weights, AdamW when starting from a model.
+        learning_rate: peak for AdamW; None gives 0.003 beside Muon, and alone 0.001 * (batch / 512), at most 0.001.
         muon_learning_rate: peak for the matrices that Muon updates.
         momentum: of Muon.
         betas: of AdamW.
@@ -53,7 +54,7 @@ class Settings:
         checkpoint_minutes: how often to save what a resumed run needs.
     """
 
-    model: str = "vit-nano/8(stem='convolutional', pooling='sequence')"
+    model: str = "vit-nano/8(stem='deep', pooling='sequence')"
     objective: str = "supervised"
     image_size: int = 64
     early_size: int | None = None
@@ -63,7 +64,7 @@ class Settings:
     budget: float | None = None
     batch: int = 128
     accumulate: int = 1
-    optimiser: str = "adamw"
+    optimiser: str = "auto"
     learning_rate: float | None = None
     muon_learning_rate: float = 0.02
     momentum: float = 0.9
@@ -128,7 +129,7 @@ class Settings:
 
 
 _CHOICES = {
-    "optimiser": ("adamw", "muon"),
+    "optimiser": ("auto", "adamw", "muon"),
     "schedule": ("cosine", "linear"),
     "precision": ("auto", "float32", "bfloat16"),
     "resize": ("crop", "squash", "pad"),
