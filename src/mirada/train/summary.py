@@ -36,7 +36,7 @@ def report(
         name = next(key for key in result["metrics"] if key.endswith("/accuracy"))
         summary |= {"split": name.partition("/")[0], "accuracy": result["metrics"][name],
                     "low": result["interval"][0], "high": result["interval"][1],
-                    "count": int((found.labels >= 0).sum()), "chance": 1 / len(model.classes)}  # fmt: skip
+                    "count": int((found.labels >= 0).sum())}  # fmt: skip
         counts = confusion(found, len(model.classes))
         mistakes = worst_mistakes(model, validation, found)
     text = folder.config.read_text(encoding="utf-8")
