@@ -112,7 +112,8 @@ def test_the_page_says_how_it_went(tmp_path: Path) -> None:
     _, page = report(tmp_path)
     assert set(SECTIONS) <= page.ids()
     for expected in (
-        "90.0% of the 1,500 validation images", "95% interval 83.0% to 94.0%", "Naming the most frequent class would reach 50.0%", "120,000",
+        "90.0% of the 1,500 validation images", "95% interval 83.0% to 94.0%",
+        "Naming the most frequent class would reach 50.0%", "120,000",
         "13 min", "2 cores", "cat called dog", "5 of 50", "said dog 98%", "is cat", "pets/cat/9.png", "truncated",
         "mirada train pets --model vit-ti/4", "seed: 0",
     ):  # fmt: skip
