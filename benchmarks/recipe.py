@@ -34,11 +34,11 @@ def table(recipe: str, name: str, results: dict[int, dict[str, Any]], machine: s
         f"{result['train_seconds']:.0f} | {result['seconds']:.0f} |"
         for seed, result in results.items()
     ]
-    spread = statistics.stdev(scores) if len(scores) > 1 else float("nan")
+    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
     seeds = " ".join(map(str, results))
     return "\n".join([
         f"# {recipe}", "",
-        f"{split.partition('/')[0]} accuracy in percent, **{statistics.mean(scores):.2f} ± {spread:.2f}** "
+        f"{split.partition('/')[0]} accuracy in percent, **{statistics.mean(scores):.2f}{spread}** "
         f"(mean and standard deviation of {len(scores)} seeds).", "",
         "| seed | accuracy | steps | images seen | training s | whole command s |",
         "|---|---|---|---|---|---|", *rows, "",
