@@ -29,7 +29,7 @@ class Loader:
         images: canvases, see `mirada.data.images`.
         batch_size: images per step over all processes.
         mean, std: (C,), what pixels in 0..1 are normalised with.
-        device: kept canvases are moved there, and augmentation then runs there.
+        device: each batch of canvases is moved there, and augmentation then runs there.
         prefetch: decode the next batch while the current one trains. Worth it beside an accelerator, not on the
             cores that train.
     """
