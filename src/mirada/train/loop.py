@@ -107,8 +107,8 @@ def to_device(batch: dict[str, dict[str, Tensor]], device: torch.device) -> dict
     """The views on `device`; a view that two objectives share stays one tensor.
 
     Images have their channels last in memory, and so have all layers' outputs behind them: convolutional stems and
-    networks then train faster on a CPU: 267 instead of 224 images/s with the deep stem, forward and backward on one core
-    of an AMD EPYC.
+    networks then train faster on a CPU: 267 instead of 224 images/s with the deep stem, forward and backward on one
+    core of an AMD EPYC.
     """
     moved: dict[int, Tensor] = {}
     for views in batch.values():
