@@ -14,14 +14,15 @@ from torch import Tensor
 __all__ = ["Muon", "orthogonalise"]
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest (semi-)orthogonal matrices to (B, n, m), roughly: singular values end in about 0.7 to 1.2.
 
-    A quintic Newton-Schulz iteration with the coefficients of Jordan et al., in bfloat16.
+    A quintic Newton-Schulz iteration with the coefficients of Jordan et al. bfloat16 is enough for it, and slow on
+    processors that emulate it.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = (matrices if wide else matrices.mT).bfloat16()
+    x = (matrices if wide else matrices.mT).to(dtype)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -37,12 +38,12 @@ class Muon(torch.optim.Optimizer):
     A matrix's update is scaled by sqrt(max(1, rows / columns)), so that one rate serves all shapes; weight decay is
     decoupled. A kernel is first rescaled to a norm of sqrt(out) and takes `kernel_rate` times the rate: its scale means
     nothing before a BatchNorm, and at a fixed one the rate says how far it turns (Jordan 2024, arXiv:2404.00498,
-    github.com/KellerJordan/cifar10-airbench).
+    github.com/KellerJordan/cifar10-airbench). `dtype` is that of the iteration.
     """
 
     def __init__(
         self, parameters: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0,
-        kernel_rate: float = 5.0,
+        kernel_rate: float = 5.0, dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         defaults = {
             "lr": lr,
@@ -52,6 +53,7 @@ class Muon(torch.optim.Optimizer):
             "parts": 1,
         }
         super().__init__(parameters, defaults)
+        self.dtype = dtype
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -86,7 +88,9 @@ class Muon(torch.optim.Optimizer):
             momenta.append(state["momentum"])
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        updates = orthogonalise(torch.stack([update.reshape(group["parts"], *shape) for update in ahead]))
+        updates = orthogonalise(
+            torch.stack([update.reshape(group["parts"], *shape) for update in ahead]), dtype=self.dtype
+        )
         if kernels:
             scale = group["kernel_rate"]
             for parameter in parameters:

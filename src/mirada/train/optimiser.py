@@ -46,7 +46,8 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
         hidden = [
             {"params": params, "lr": peak, "peak": peak, "parts": parts} for (peak, parts), params in muon.items()
         ]
-        optimisers.append(Muon(hidden, momentum=settings.momentum, weight_decay=settings.weight_decay))
+        dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        optimisers.append(Muon(hidden, momentum=settings.momentum, weight_decay=settings.weight_decay, dtype=dtype))
     return optimisers
 
 
