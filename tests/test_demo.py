@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_shapes
 from PIL import Image
+from shapes import make_shapes
 from typer.testing import CliRunner
 
 from mirada import demo

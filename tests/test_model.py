@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import shape_picture
 from PIL import Image
+from shapes import shape_picture
 from torch import Tensor, nn
 
 import mirada
@@ -117,7 +117,7 @@ def test_what_a_model_does_not_have() -> None:
     model = tiny()
     with pytest.raises(MiradaError, match="no classification head: train one with `mirada train`"):
         model.logits(torch.randn(1, 3, 16, 16))
-    with pytest.raises(MiradaError, match="no text tower: it sees images only"):
+    with pytest.raises(MiradaError, match="no text tower, it sees images only: load one that has"):
         model.encode_text(["a dog"])
     with pytest.raises(MiradaError, match="one class name for each of its outputs"):
         Model(TINY, build(TINY), Preprocess(size=(16, 16)), head=nn.Linear(64, 2), classes=["one"])
@@ -179,7 +179,7 @@ def test_tensors_that_do_not_fit(saved: Path) -> None:
         tensors["tail.bias"] = torch.zeros(2)
         tensors["head.weight"] = torch.zeros(3, 64)
 
-    with pytest.raises(MiradaError, match=r"missing head.bias; unknown tail.bias; of another shape head.weight\."):
+    with pytest.raises(MiradaError, match=r"missing head.bias; unknown tail.bias; of another shape head.weight "):
         mirada.load(with_tensors(saved, damage))
 
 
@@ -188,7 +188,7 @@ def test_files_cut_short_or_not_there(saved: Path) -> None:
     whole = file.read_bytes()
     for length in (0, 7, 100, len(whole) - 1):
         file.write_bytes(whole[:length])
-        with pytest.raises(MiradaError, match=r"Cannot read the weights .* is the file whole"):
+        with pytest.raises(MiradaError, match=r"model\.safetensors (is|does|cannot|has)|Cannot read"):
             mirada.load(saved)
     file.unlink()
     with pytest.raises(MiradaError, match="Cannot read the weights"):
@@ -200,14 +200,14 @@ def test_files_cut_short_or_not_there(saved: Path) -> None:
 
 def test_a_pickle_is_never_opened(saved: Path) -> None:
     torch.save({"head.bias": torch.zeros(2)}, saved / "model.safetensors")
-    with pytest.raises(MiradaError, match="Cannot read the weights"):
+    with pytest.raises(MiradaError, match="is no safetensors file, but one of PyTorch's"):
         mirada.load(saved)
 
 
 @pytest.mark.parametrize(("text", "said"), [
     ("", "is not a Mirada model's"), ("[1]", "is not a Mirada model's"), ("{}", "is not a Mirada model's"),
     ('{"format": "one"}', "is not a Mirada model's"), ("\xff", "is not a Mirada model's"),
-    ('{"format": 2}', "written by a newer Mirada .* upgrade with"),
+    ('{"format": 3}', "written by a newer Mirada .* upgrade with"),
 ])  # fmt: skip
 def test_configs_that_are_no_model(saved: Path, text: str, said: str) -> None:
     (saved / "config.json").write_bytes(text.encode("latin-1"))
@@ -253,7 +253,8 @@ def test_names_that_are_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for ref, said in [
         ("vit-tiny/8", "did you mean 'vit-ti/8'"), ("runs/photso", "did you mean 'runs/photos'"),
         ("modle", "did you mean 'model'"), ("model/config.json", "is a file: give the folder"),
-        ("a/b/c", "check the path"), ("hf:google/vit", "check the path"), ("vit-s", ""),
+        ("a/b/c", "check the path"), ("hub:google/vit", "check the path"), ("time:x", "did you mean timm:x"),
+        ("vit-s", ""),
     ]:  # fmt: skip
         if said:
             with pytest.raises(MiradaError, match=said):

@@ -27,7 +27,8 @@ def test_exported_names() -> None:
     assert dir(mirada) == mirada.__all__
     for name in mirada.__all__:
         assert getattr(mirada, name) is not None
-    assert mirada.Model.__module__ == mirada.load.__module__ == "mirada.model"
+    assert mirada.Model.__module__ == "mirada.model"
+    assert mirada.load.__module__ == "mirada.loading"
     assert issubclass(mirada.MiradaError, ValueError)
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         _ = mirada.laod

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mirada.errors import MiradaError
-    from mirada.model import Model, load
+    from mirada.loading import load
+    from mirada.model import Model
 
 __all__ = ["MiradaError", "Model", "__version__", "load"]
 __version__ = "0.1.0"
 
-_HOMES = {"MiradaError": "mirada.errors", "Model": "mirada.model", "load": "mirada.model"}
+_HOMES = {"MiradaError": "mirada.errors", "Model": "mirada.model", "load": "mirada.loading"}
 
 
 def __getattr__(name: str) -> Any:

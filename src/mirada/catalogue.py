@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from mirada.backbones import SIZES, build
+from mirada.checkpoints.published import describe_published, published_family
 from mirada.data.images import Progress
 from mirada.features import Backbone
 from mirada.language import call
-from mirada.model import known_names, load, untrained
+from mirada.loading import known_names, load, untrained
 
 __all__ = ["catalogue", "describe"]
 
@@ -26,9 +27,21 @@ def catalogue(on_progress: Progress | None = None) -> list[dict[str, Any]]:
 
 
 def describe(ref: str) -> dict[str, Any]:
-    """One model, a size name or a folder, with its preprocessing, its classes and where it comes from."""
+    """One model: a size name, a folder, or a published name, of which nothing but facts is fetched. With its
+    preprocessing, its classes and where it comes from."""
     if Path(ref).is_dir():
         model = load(ref)
+    elif published_family(ref):
+        design, facts = describe_published(ref)
+        if design is None:
+            return {"name": ref, "family": published_family(ref)} | facts
+        with torch.device("meta"):
+            backbone = build(design.architecture)
+        described = _row(design.architecture, backbone)
+        return described | {
+            "name": ref, "architecture": design.architecture, "preprocess": design.preprocess.to_dict(),
+            "classes": None if design.classes is None else list(design.classes), "provenance": design.provenance,
+        } | facts  # fmt: skip
     else:
         with torch.device("meta"):
             model = untrained(ref)

@@ -1,35 +1,103 @@
-"""A `Model`: backbone, optional head, and what it expects of its pixels. `load` finds one, `save` keeps one."""
+"""A `Model`: a backbone, what it expects of its pixels, and, where there are, a head and a text tower.
+
+Its `Design` is everything but the weights; a model is saved as both, side by side.
+"""
 
 import json
 import os
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
-import safetensors
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mirada.backbones import SIZES, build
+from mirada.backbones import build
 from mirada.data.dataset import why
 from mirada.data.decode import UndecodableImage, decode
-from mirada.device import choose_device
 from mirada.errors import MiradaError
-from mirada.features import Backbone
-from mirada.language import call
+from mirada.features import Backbone, Features
 from mirada.preprocess import Preprocess
+from mirada.text import TextDesign, TextTower
+from mirada.tokenizer import Tokenizer
 
-__all__ = ["MODEL_FORMAT", "Model", "known_names", "load", "untrained"]
+__all__ = ["MODEL_FORMAT", "Design", "HeadInput", "Model", "Projection"]
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 
 AT_ONCE = 64  # images that are decoded and encoded together
 
 ImageInput = str | os.PathLike[str] | Image.Image
 Images = Tensor | ImageInput | Sequence[ImageInput]
+HeadInput = Literal["pooled", "class and average", "class and distillation", "projected"]
+
+
+class Projection(NamedTuple):
+    """A linear layer from `Features.pooled` to the image feature: CLIP's projection, or the pooler of BERT's kind that
+    some of Hugging Face's models have, which ends in a hyperbolic tangent."""
+
+    dim: int
+    bias: bool = False
+    tanh: bool = False
+
+
+@dataclass(frozen=True)
+class Design:
+    """All of a model but its weights.
+
+    Attributes:
+        architecture: the backbone, a name that `mirada.backbones.build` takes.
+        preprocess: the pixels it expects.
+        classes: the names of the head's outputs, or None for a model without a head.
+        head_input: what the head reads: "pooled"; "class and average", the class token beside the mean patch (DINOv2's
+            linear classifiers); "class and distillation", the first two tokens (DeiT, arXiv:2012.12877); or
+            "projected", the image feature.
+        projection: from the pooled feature to the image feature, or None where they are the same.
+        text: the text tower, or None.
+        mirror: whether `logits` averages over each image and its mirror image, as the model was measured.
+        provenance: where it comes from: free-form, stored with it.
+    """
+
+    architecture: str
+    preprocess: Preprocess
+    classes: tuple[str, ...] | None = None
+    head_input: HeadInput = "pooled"
+    projection: Projection | None = None
+    text: TextDesign | None = None
+    mirror: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "architecture": {"name": self.architecture},
+            "preprocess": self.preprocess.to_dict(),
+            "classes": None if self.classes is None else list(self.classes),
+            "head_input": self.head_input,
+            "projection": None if self.projection is None else self.projection._asdict(),
+            "text": None if self.text is None else self.text.to_dict(),
+            "mirror": self.mirror,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Design":
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError for what is no design."""
+        name, classes, text = values["architecture"]["name"], values["classes"], values.get("text")
+        if classes is not None and not all(isinstance(entry, str) for entry in classes):
+            raise TypeError("its classes are not names")
+        projection, head_input = values.get("projection"), values.get("head_input", "pooled")
+        if head_input not in get_args(HeadInput):
+            raise ValueError(f"there is no head input {head_input!r}")
+        return cls(
+            architecture=str(name), preprocess=Preprocess.from_dict(values["preprocess"]),
+            classes=None if classes is None else tuple(classes), head_input=head_input,
+            projection=None if projection is None else Projection(**projection),
+            text=None if text is None else TextDesign.from_dict(text),
+            mirror=values["mirror"], provenance=dict(values["provenance"]),
+        )  # fmt: skip
 
 
 class Model(nn.Module):
@@ -38,25 +106,62 @@ class Model(nn.Module):
     Attributes:
         backbone: any `mirada.features.Backbone`.
         preprocess: the pixels it expects.
-        head: a linear classifier on the pooled feature, or None.
+        projection: from the pooled feature to the image feature, or None where they are the same.
+        head: a linear classifier, or None.
         classes: the names of the head's outputs, or None.
+        text, tokenizer: the text tower and what turns words into its input, or None.
         mirror: whether `logits` averages over each image and its mirror image, as the model was measured.
         provenance: where it comes from: free-form, stored with it.
     """
 
     def __init__(
         self, architecture: str, backbone: Backbone, preprocess: Preprocess, *, head: nn.Linear | None = None,
-        classes: list[str] | None = None, mirror: bool = False, provenance: dict[str, Any] | None = None,
+        classes: list[str] | None = None, head_input: HeadInput = "pooled", projection: Projection | None = None,
+        text: TextDesign | None = None, vocabulary: str | None = None, mirror: bool = False,
+        provenance: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if (head is None) != (classes is None) or (classes is not None and head and head.out_features != len(classes)):
             raise MiradaError("A head needs one class name for each of its outputs, and class names need a head.")
         self.architecture, self.backbone, self.preprocess = architecture, backbone, preprocess
         self.head, self.classes, self.mirror, self.provenance = head, classes, mirror, provenance or {}
+        self.head_input: HeadInput = head_input
+        self._projection = projection
+        self.projection = None if projection is None else nn.Linear(backbone.dim, projection.dim, projection.bias)
+        self.text = None if text is None else TextTower(text)
+        self.tokenizer = None if text is None else Tokenizer(text.tokenizer, vocabulary)
+
+    @classmethod
+    def from_design(cls, design: Design, vocabulary: str | None = None) -> "Model":
+        """A model of that design with random weights. `vocabulary` is the tokenizer's, where it does not ship."""
+        backbone = build(design.architecture)
+        head = None
+        if design.classes is not None:
+            wide = {"pooled": backbone.dim, "projected": design.projection.dim if design.projection else backbone.dim}
+            head = nn.Linear(wide.get(design.head_input, 2 * backbone.dim), len(design.classes))
+        classes = None if design.classes is None else list(design.classes)
+        return cls(
+            design.architecture, backbone, design.preprocess, head=head, classes=classes, head_input=design.head_input,
+            projection=design.projection, text=design.text, vocabulary=vocabulary, mirror=design.mirror,
+            provenance=dict(design.provenance),
+        )  # fmt: skip
+
+    @property
+    def design(self) -> Design:
+        """All of the model but its weights."""
+        return Design(
+            self.architecture, self.preprocess, None if self.classes is None else tuple(self.classes), self.head_input,
+            self._projection, None if self.text is None else self.text.design, self.mirror, self.provenance,
+        )  # fmt: skip
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def dim(self) -> int:
+        """Width of the image feature."""
+        return self.backbone.dim if self.projection is None else self.projection.out_features
 
     @torch.no_grad()
     def encode_image(self, x: Images, normalize: bool = False) -> Tensor:
@@ -64,8 +169,8 @@ class Model(nn.Module):
 
         `normalize` scales each row to length 1. Gradients and training mode are left alone: call `backbone` to train.
         """
-        feature = self._evaluating(lambda images: self.backbone(images).pooled.float(), x)
-        return feature / feature.norm(dim=-1, keepdim=True).clamp(min=1e-12) if normalize else feature
+        feature = self._evaluating(lambda images: self.project(self.backbone(images).pooled).float(), x)
+        return _unit(feature) if normalize else feature
 
     @torch.no_grad()
     def logits(self, x: Images) -> Tensor:
@@ -78,18 +183,65 @@ class Model(nn.Module):
             )
 
         def classify(images: Tensor) -> Tensor:
-            logits: Tensor = head(self.backbone(images).pooled).float()
+            logits: Tensor = head(self._read_by_head(self.backbone(images))).float()
             if self.mirror:
-                mirrored: Tensor = head(self.backbone(images.flip(-1)).pooled).float()
+                mirrored: Tensor = head(self._read_by_head(self.backbone(images.flip(-1)))).float()
                 logits = (logits + mirrored) / 2
             return logits
 
         return self._evaluating(classify, x)
 
+    @torch.no_grad()
     def encode_text(self, texts: Sequence[str], normalize: bool = False) -> Tensor:
-        """The text feature, float32 (B, D). Raises `MiradaError`: this model has no text tower."""
-        del texts, normalize
-        raise MiradaError(f"The model {self.architecture!r} has no text tower: it sees images only.")
+        """The text feature, float32 (B, D), in the space of the image features. `normalize` scales each row to length
+        1. Raises `MiradaError` for a model without a text tower."""
+        if self.text is None or self.tokenizer is None:
+            raise MiradaError(
+                f"The model {self.architecture!r} has no text tower, it sees images only: load one that has, such as "
+                "openai:ViT-B/32."
+            )
+        ids = self.tokenizer([texts] if isinstance(texts, str) else texts).to(self.device)
+        was_training = self.training
+        self.eval()
+        try:
+            feature: Tensor = torch.cat([self.text(part) for part in torch.split(ids, AT_ONCE)]).float()
+        finally:
+            self.train(was_training)
+        return _unit(feature) if normalize else feature
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines of image and text features are multiplied with. Raises `MiradaError` without a text tower."""
+        return float(self._two_towers().logit_scale.exp())
+
+    @property
+    def logit_bias(self) -> float:
+        """What is added to them then; 0 where there is none, as in CLIP."""
+        bias = self._two_towers().logit_bias
+        return 0.0 if bias is None else float(bias)
+
+    def _two_towers(self) -> TextTower:
+        if self.text is None:
+            raise MiradaError(f"The model {self.architecture!r} has no text tower, and so no scale of logits.")
+        return self.text
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """The pooled feature (B, backbone.dim) to the image feature (B, dim)."""
+        if self.projection is None or self._projection is None:
+            return pooled
+        projected: Tensor = self.projection(pooled)
+        return projected.tanh() if self._projection.tanh else projected
+
+    def _read_by_head(self, features: Features) -> Tensor:
+        match self.head_input:
+            case "pooled":
+                return features.pooled
+            case "projected":
+                return self.project(features.pooled)
+            case "class and average":
+                return torch.cat([features.prefix[:, 0], features.patches.mean((1, 2))], 1)
+            case "class and distillation":
+                return features.prefix[:, :2].flatten(1)
 
     def prepare(self, x: Images) -> Tensor:
         """Float32 (B, 3, H, W) on the model's device, preprocessed unless `x` is a tensor already."""
@@ -106,30 +258,30 @@ class Model(nn.Module):
         return torch.stack([self.preprocess(_open(image)) for image in images]).to(self.device)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write `model.safetensors` and `config.json`, each whole or not at all; returns the folder."""
+        """Write `model.safetensors`, `config.json` and, where the vocabulary does not ship, `tokenizer.json`, each
+        whole or not at all; returns the folder."""
         from mirada.train.checkpoint import save_atomically
 
         target = Path(folder)
-        config = {
-            "format": MODEL_FORMAT,
-            "architecture": {"name": self.architecture},
-            "preprocess": self.preprocess.to_dict(),
-            "classes": self.classes,
-            "mirror": self.mirror,
-            "provenance": self.provenance,
-        }
+        config = {"format": MODEL_FORMAT} | self.design.to_dict()
+        texts = {"config.json": json.dumps(config, indent=2) + "\n"}
+        if self.tokenizer is not None and self.tokenizer.vocabulary is not None:
+            texts["tokenizer.json"] = self.tokenizer.vocabulary
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        temporary = target / ".config.json.part"
+        parts = {name: target / f".{name}.part" for name in texts}
         try:
             target.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            for name, text in texts.items():
+                parts[name].write_text(text, encoding="utf-8")
             save_atomically(target / "model.safetensors", tensors, {"format": "pt"})
-            os.replace(temporary, target / "config.json")
+            for name, part in parts.items():
+                os.replace(part, target / name)
         except OSError as error:
             raise MiradaError(f"Cannot save the model in {target} ({why(error)}): choose another folder.") from error
         finally:
-            if temporary.is_file():
-                temporary.unlink()
+            for part in parts.values():
+                if part.is_file():
+                    part.unlink()
         return target
 
     def _evaluating(self, function: Callable[[Tensor], Tensor], x: Images) -> Tensor:
@@ -145,104 +297,9 @@ class Model(nn.Module):
         return result
 
 
-def load(ref: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None, device: str = "cpu") -> Model:
-    """A model from its reference: a folder that Mirada saved (a run folder too), or a size name such as `vit-s/16`.
-
-    A size name gives random weights, or those of `weights`, a `model.safetensors` of the same architecture; every
-    tensor must fit. Nothing is ever unpickled.
-
-    Raises:
-        MiradaError: no such reference (the nearest is named), a damaged folder, or weights that do not fit exactly.
-    """
-    where, folder = choose_device(device), Path(ref)
-    if folder.is_dir():
-        if weights is not None:
-            raise MiradaError(f"{folder} has weights of its own: leave `weights` out, or give a size name.")
-        model = _load_folder(folder)
-    else:
-        model = untrained(os.fspath(ref))
-        if weights is not None:
-            _fill(model, Path(weights))
-    return model.to(where).eval()
-
-
-def _load_folder(folder: Path) -> Model:
-    for inner in (folder, folder / "model"):
-        if (inner / "config.json").is_file():
-            folder = inner
-            break
-    else:
-        raise MiradaError(
-            f"{folder} has no config.json: give a model's folder, or a run's folder once it has finished."
-        )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config["format"] > MODEL_FORMAT:
-            raise MiradaError(
-                f"{folder} was written by a newer Mirada (format {config['format']}, this one reads up to "
-                f"{MODEL_FORMAT}): upgrade with `pip install --upgrade mirada`."
-            )
-        name, classes = str(config["architecture"]["name"]), config["classes"]
-        if classes is not None and not all(isinstance(entry, str) for entry in classes):
-            raise TypeError("its classes are not names")
-        preprocess = Preprocess.from_dict(config["preprocess"])
-        mirror, provenance = config["mirror"], config["provenance"]
-    except MiradaError:
-        raise
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MiradaError(f"{folder / 'config.json'} is not a Mirada model's ({error!r}): was it edited?") from error
-    backbone = build(name)
-    head = None if classes is None else nn.Linear(backbone.dim, len(classes))
-    model = Model(name, backbone, preprocess, head=head, classes=classes, mirror=mirror, provenance=provenance)
-    _fill(model, folder / "model.safetensors")
-    return model
-
-
-def untrained(reference: str) -> Model:
-    """A size name with random weights and the usual preprocessing."""
-    if call(reference)[0].partition("/")[0] not in SIZES:
-        _refuse_path(reference)
-    backbone = build(reference)  # names the nearest size if there is none of that name
-    side = call(reference)[1].get("image_size", 224)
-    return Model(reference, backbone, Preprocess(size=(side, side), resize="crop"))
-
-
-def _refuse_path(reference: str) -> None:
-    """Raise `MiradaError` for what looks like a path, and name the folder most like it."""
-    path = Path(reference)
-    if path.exists():
-        raise MiradaError(f"{reference!r} is a file: give the folder that it is in, or a size name such as 'vit-s/16'.")
-    nearest = get_close_matches(path.name, _folders(path.parent), 1)
-    inside = path.parent != Path() and path.parent.is_dir()
-    if nearest or inside or path.is_absolute() or ":" in reference or reference.count("/") > 1:
-        hint = f"did you mean {str(path.parent / nearest[0])!r}?" if nearest else "check the path."
-        raise MiradaError(f"There is no model {reference!r}, neither a folder nor a size of that name: {hint}")
-
-
-def _folders(parent: Path) -> list[str]:
-    try:
-        return [entry.name for entry in parent.iterdir() if entry.is_dir()]
-    except OSError:
-        return []
-
-
-def _fill(model: Model, file: Path) -> None:
-    """Put the file's tensors into the model, one for one."""
-    try:
-        tensors = safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise MiradaError(f"Cannot read the weights {file} ({error}): is the file whole?") from error
-    expected = model.state_dict()
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    wrong = sorted(name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape)
-    problems = [
-        f"{what} {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
-        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong))
-        if names
-    ]
-    if problems:
-        raise MiradaError(f"The weights {file} do not fit {model.architecture!r}: {'; '.join(problems)}.")
-    model.load_state_dict(tensors)
+def _unit(feature: Tensor) -> Tensor:
+    unit: Tensor = feature / feature.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return unit
 
 
 def _open(image: ImageInput) -> Image.Image:
@@ -252,8 +309,3 @@ def _open(image: ImageInput) -> Image.Image:
         return decode(Path(image).read_bytes())
     except (OSError, UndecodableImage) as error:
         raise MiradaError(f"Cannot read {os.fspath(image)!r}: {why(error)}; is it an image?") from error
-
-
-def known_names() -> list[str]:
-    """Every size name with the patch its paper uses."""
-    return [name if size.patch is None else f"{name}/{size.patch}" for name, size in SIZES.items()]

@@ -56,6 +56,18 @@ PUBLISHED = {  # parameters, classes of the head among them, source
     "vit-m/16": (38_324_736, 0, "this package"),
     "regnety-10b": (9_323_934_872, 0, "this package; arXiv:2202.08360 says 10 billion"),
     "resnet-18(small_images=True)": (11_168_832, 0, "this package"),
+    "coatnet-0(variant='timm')": (25_036_820 - 768 * 769, 1000, "as coatnet-0"),
+    "coatnet-0(variant='0_rw', depths=(2, 3, 7, 2))": (27_435_562, 1000, "timm 1.0.31 coatnet_0_rw_224"),
+    "coatnet-0(variant='nano_rw', widths=(64, 64, 128, 256, 512), depths=(3, 4, 6, 3))": (
+        15_141_244,
+        1000,
+        "timm 1.0.31 coatnet_nano_rw_224",
+    ),
+    "regnety-400mf(plan=((24, 1, 8), (56, 1, 8), (152, 4, 8), (368, 7, 8)))": (
+        3_162_996,
+        1000,
+        "timm 1.0.31 regnety_002",
+    ),
     "regnety-800mf(rounding='nearest')": (6_263_168, 1000, "timm 1.0.31 regnety_008"),
     "regnety-8gf(rounding='nearest')": (39_180_068, 1000, "timm 1.0.31 regnety_080"),
 }
@@ -74,7 +86,9 @@ def count(backbone: Backbone) -> int:
 SMALL = [name for name in SIZES if count(on_meta(name)) < 30e6]
 RUN = [f"{name}/16" if name.startswith("vit") else name for name in SMALL]
 RUN += ["vit-nano/8(stem='convolutional', pooling='attention', positions='rotary', registers=2)",
-        "resnet-18(small_images=True)"]  # fmt: skip
+        "coatnet-0(widths=(32, 32, 64, 96, 128), depths=(1, 1, 2, 1), variant='0_rw')",
+        "coatnet-0(widths=(32, 32, 64, 96, 128), depths=(1, 2, 2, 1), variant='rmlp_2_rw')",
+        "resnet-18(small_images=True)", "resnet-18(widths=(16, 32, 48, 64), stem_width=24)"]  # fmt: skip
 
 
 def randomised(name: str, seed: int = 0) -> Backbone:

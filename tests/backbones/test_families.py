@@ -2,14 +2,23 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mirada.backbones.coatnet import CoAtNet, MBConv, RelativeAttention, TransformerBlock
-from mirada.backbones.regnet import REGNET_SIZES, stages
+from mirada.backbones.coatnet import (
+    VARIANTS,
+    CoAtNet,
+    MBConv,
+    RelativeAttention,
+    TransformerBlock,
+    geometric_weights,
+)
+from mirada.backbones.regnet import REGNET_SIZES, RegNet, stages
 from mirada.backbones.resnet import Block, ResNet
+from mirada.errors import MiradaError
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +86,75 @@ def test_a_coatnet_sees_images_of_any_size() -> None:
         halved = [(-(-height // step), -(-width // step)) for step in (16, 32)]
         assert features.trace == (halved[0], halved[0], halved[1])
         assert features.patches.shape == (1, *halved[1], 64)
+
+
+@pytest.mark.parametrize(("before", "after"), [(13, 5), (13, 27), (27, 13), (1, 5), (5, 1)])
+def test_geometric_resampling_is_interpolation_between_growing_steps(before: int, after: int) -> None:
+    weights = geometric_weights(before, after)
+    table = torch.randn(before)
+    middle = before // 2
+    old, step, q = [0.0], 0.0, 1.01
+    if before > 1:
+        while (
+            q < 1.5 and sum(q**power for power in range(middle)) <= after // 2
+        ):  # the steps just reach the last offset
+            q += 1e-5
+        for power in range(middle):
+            step += q**power
+            old = [-step, *old, step]
+    new = np.arange(-(after // 2), after // 2 + 1)
+    np.testing.assert_allclose((weights @ table).numpy(), np.interp(new, old, table.numpy()), atol=2e-3)
+    assert weights[after // 2, middle] == 1
+
+
+def test_a_network_of_offsets_needs_no_table() -> None:
+    attention = RelativeAttention(16, 64, 3, VARIANTS["rmlp_nano_rw"]._replace(inward=False))
+    assert attention.table is None
+    small, large = attention.bias((2, 3)), attention.bias((4, 5))
+    for row, column, other_row, other_column in product(range(2), range(3), range(2), range(3)):
+        torch.testing.assert_close(  # it depends on the offset alone, whatever the grid
+            small[:, 3 * row + column, 3 * other_row + other_column],
+            large[:, 5 * row + column, 5 * other_row + other_column],
+        )
+    assert not torch.allclose(small[:, 0, 1], small[:, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("variant", "strides", "pools"),
+    [("paper", [2, 1, 1], 0), ("timm", [1, 2, 1], 0), ("nano_rw", [1, 1, 1], 1), ("1_rw", [1, 2, 1], 0)],
+)
+def test_where_a_variant_halves_the_grid(variant: str, strides: list[int], pools: int) -> None:
+    block = MBConv(16, 32, downsample=True, drop_path=0.0, variant=VARIANTS[variant])
+    assert [layer.stride[0] for layer in block.branch if isinstance(layer, nn.Conv2d)] == strides
+    assert sum(isinstance(layer, nn.AvgPool2d) for layer in block.branch) == pools
+    assert block(torch.randn(1, 16, 5, 7)).shape == (1, 32, 3, 4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_variants_see_images_of_any_size(variant: str) -> None:
+    coatnet = CoAtNet((8, 8, 32, 32, 64), (1, 1, 2, 1), image_size=64, variant=variant).eval()
+    for height, width in [(33, 31), (64, 32), (100, 7)]:
+        features = coatnet(torch.randn(1, 3, height, width))
+        assert features.patches.shape == (1, -(-height // 32), -(-width // 32), 64)
+        pooled = features.patches.mean((1, 2))
+        torch.testing.assert_close(features.pooled, coatnet.norm(pooled) if variant == "timm" else pooled)
+
+
+def test_an_unknown_variant_lists_those_there_are() -> None:
+    with pytest.raises(MiradaError, match=r"no variant 'google'.*paper, timm, "):
+        CoAtNet((8, 8, 16, 32, 64), (1, 1, 2, 1), variant="google")
+
+
+def test_given_stages_take_the_place_of_computed_ones() -> None:
+    numbers = REGNET_SIZES["400mf"]
+    computed = RegNet(**numbers)
+    given = RegNet(**numbers, plan=tuple(map(tuple, stages(**numbers))))  # type: ignore[arg-type]
+    assert [(name, tensor.shape) for name, tensor in computed.state_dict().items()] == [
+        (name, tensor.shape) for name, tensor in given.state_dict().items()
+    ]
+    short = RegNet(**numbers, plan=((16, 1, 8), (24, 2, 8)), stem_width=8)
+    assert (short.dim, short.stem_dim, short.stride, short.num_layers) == (24, 8, 8, 4)
+    assert short(torch.randn(2, 3, 32, 48)).patches.shape == (2, 4, 6, 24)
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])

@@ -173,7 +173,7 @@ def test_sequence_pooling_is_a_weighted_mean() -> None:
 
 
 def test_attention_pooling_is_torchs_attention_of_one_query() -> None:
-    pool = AttentionPooling(8, 2, 12, 1e-6)
+    pool = AttentionPooling(8, 2, 12, "gelu", 1e-6)
     tokens = torch.randn(2, 5, 8)
     peer = nn.MultiheadAttention(8, 2, batch_first=True)
     peer.load_state_dict({

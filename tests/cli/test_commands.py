@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import COLOURS, shape_picture
+from shapes import COLOURS, shape_picture
 from typer.testing import CliRunner
 
 from mirada.cli.main import app
@@ -420,7 +420,7 @@ def test_references_that_lead_nowhere(folder_of_shapes: Path, trained_run: Path,
         ("vit-smal/16", "`mirada models` lists all names"),
         (str(image), "is a file: give the folder"),
         (str(tmp_path), "has no config.json"),
-        ("timm:vit_base", "neither a folder nor a size"),
+        ("timm:vit_base", "add the tag"),
     ]:
         assert said in refused(1, "classify", ref, image)
         assert said in refused(1, "evaluate", ref, folder_of_shapes)
@@ -475,7 +475,7 @@ def test_files_of_a_newer_version(folder_of_shapes: Path, trained_run: Path, tmp
     shutil.copytree(trained_run, copied)
     config, model = copied / "config.yaml", copied / "model" / "config.json"
     config.write_text(config.read_text().replace("format: 1", "format: 9"))
-    model.write_text(model.read_text().replace('"format": 1', '"format": 9'))
+    model.write_text(model.read_text().replace('"format": 2', '"format": 9'))
     assert "newer Mirada" in refused(1, "train", folder_of_shapes, "--out", copied, "--resume")
     assert "newer Mirada" in refused(1, "evaluate", copied, folder_of_shapes)
     assert "newer Mirada" in refused(2, "train", folder_of_shapes, "--recipe", config)

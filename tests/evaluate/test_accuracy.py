@@ -119,7 +119,7 @@ def test_the_split_that_is_measured() -> None:
 
 def test_a_limit_is_spread_over_data_sorted_by_class(folder_of_shapes, trained_run) -> None:  # type: ignore[no-untyped-def]
     from mirada.data.sources import open_data
-    from mirada.model import load
+    from mirada.loading import load
 
     trained, whole = load(trained_run), open_data(folder_of_shapes).splits["all"]
     images = evaluation_images(trained, whole)

@@ -115,23 +115,29 @@ class RegNet(Backbone):
         w_0, w_a, w_m, depth, group_width: initial width, slope, quantisation step, number of blocks and channels per
             group, from which `stages` makes the plan.
         rounding: of widths to whole groups: "generous" as torchvision and SEER do, "nearest" as the paper's own models.
+        plan: width, number of blocks and channels per group of each stage, instead of those that `stages` makes.
+        stem_width: channels of the stem.
         in_channels: channels of the image.
         drop_path: rate of the last block; grows linearly with depth from 0.
     """
 
     def __init__(
         self, w_0: int, w_a: float, w_m: float, depth: int, group_width: int, *,
-        rounding: Rounding = "generous", in_channels: int = 3, drop_path: float = 0.0,
+        rounding: Rounding = "generous", plan: tuple[tuple[int, int, int], ...] | None = None, stem_width: int = 32,
+        in_channels: int = 3, drop_path: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        plan = stages(w_0, w_a, w_m, depth, group_width, rounding)
-        self.stem_dim, self.dim = 32, plan[-1].width
-        self.stride = 2 ** (len(plan) + 1)
+        made = (
+            stages(w_0, w_a, w_m, depth, group_width, rounding) if plan is None else [Stage(*stage) for stage in plan]
+        )
+        depth = sum(stage.depth for stage in made)
+        self.stem_dim, self.dim = stem_width, made[-1].width
+        self.stride = 2 ** (len(made) + 1)
         self.num_layers = depth + 1
-        self.stem = nn.Sequential(ConvNorm(in_channels, 32, 3, 2), nn.ReLU())
+        self.stem = nn.Sequential(ConvNorm(in_channels, stem_width, 3, 2), nn.ReLU())
         blocks: list[nn.Module] = []
         in_dim = self.stem_dim
-        for stage in plan:
+        for stage in made:
             for index in range(stage.depth):
                 rate = drop_path * len(blocks) / max(1, depth - 1)
                 blocks.append(Block(in_dim, stage, 2 if index == 0 else 1, rate))

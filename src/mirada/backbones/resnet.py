@@ -66,24 +66,27 @@ class ResNet(Backbone):
     Args:
         depths: blocks per stage.
         bottleneck: blocks of three convolutions, and stages four times as wide.
+        widths: channels per stage, instead of 64 doubled from stage to stage.
+        stem_width: channels of the stem.
         in_channels: channels of the image.
         small_images: a stem that keeps every pixel (3x3, no max-pool), for images of about 32 pixels.
         drop_path: rate of the last block; grows linearly with depth from 0.
     """
 
     def __init__(
-        self, depths: tuple[int, ...], bottleneck: bool, *, in_channels: int = 3, small_images: bool = False,
-        drop_path: float = 0.0,
+        self, depths: tuple[int, ...], bottleneck: bool, *, widths: tuple[int, ...] | None = None, stem_width: int = 64,
+        in_channels: int = 3, small_images: bool = False, drop_path: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        widths = [(256 if bottleneck else 64) * 2**stage for stage in range(len(depths))]
-        self.stem_dim, self.dim = 64, widths[-1]
+        if widths is None:
+            widths = tuple((256 if bottleneck else 64) * 2**stage for stage in range(len(depths)))
+        self.stem_dim, self.dim = stem_width, widths[-1]
         self.stride = (1 if small_images else 4) * 2 ** (len(depths) - 1)
         self.num_layers = sum(depths) + 1
         if small_images:
-            self.stem = nn.Sequential(ConvNorm(in_channels, 64, 3), nn.ReLU())
+            self.stem = nn.Sequential(ConvNorm(in_channels, stem_width, 3), nn.ReLU())
         else:
-            self.stem = nn.Sequential(ConvNorm(in_channels, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+            self.stem = nn.Sequential(ConvNorm(in_channels, stem_width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
         blocks: list[nn.Module] = []
         in_dim = self.stem_dim
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):

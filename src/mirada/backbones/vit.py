@@ -5,7 +5,8 @@ Reads top to bottom: stem, positions, attention, block, pooling, model.
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +21,21 @@ __all__ = ["ViT"]
 
 Pooling = Literal["class", "average", "sequence", "attention"]
 Positions = Literal["learned", "sincos", "rotary", "none"]
-Activation = Literal["gelu", "quickgelu", "swiglu"]
+Activation = Literal["gelu", "gelu_tanh", "quickgelu", "swiglu"]
 Stem = Literal["patch", "convolutional", "deep"]
+Resample = Literal["antialias", "plain", "offset", "corners", "bilinear"]
 QKV = tuple[Tensor, Tensor, Tensor]  # query, key, value, each (B, heads, N, d)
 
 
 class PatchStem(nn.Conv2d):
     """Cut the image into squares and project each one linearly: (B, C, height, width) -> (B, h, w, D)."""
 
-    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
-        super().__init__(in_channels, dim, patch_size, patch_size)
+    def __init__(self, in_channels: int, dim: int, patch_size: int, bias: bool = True) -> None:
+        super().__init__(in_channels, dim, patch_size, patch_size, bias=bias)
         fan_in = in_channels * patch_size**2
         nn.init.trunc_normal_(self.weight, std=fan_in**-0.5)
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]  # Conv2d declares bias optional
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).permute(0, 2, 3, 1)
@@ -48,6 +51,29 @@ def sincos_positions(dim: int, grid: tuple[int, int], device: torch.device) -> T
     y, x = (torch.outer(axis, frequency) for axis in (rows, columns))
     y, x = y[:, None].expand(-1, grid[1], -1), x[None].expand(grid[0], -1, -1)
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1).flatten(0, 1)[None]
+
+
+def resampled(table: Tensor, grid: tuple[int, int], how: Resample) -> Tensor:
+    """A square table of positions (1, n*n, D) for another grid, (1, h*w, D): as the model's own code does it, because
+    a model is only as good as with the positions it was measured with.
+
+    "antialias": bicubic, as timm and open_clip do; "plain": bicubic without antialiasing, as transformers, MAE;
+    "offset": that, but by a factor for a grid a tenth of a patch larger, as DINO and DINOv2; "corners": bicubic that
+    keeps the corners in place, as torchvision; "bilinear": antialiased, as SigLIP 2.
+    """
+    side = math.isqrt(table.shape[1])
+    square = table.mT.reshape(1, -1, side, side).float()
+    match how:
+        case "offset":
+            height, width = ((length + 0.1) / side for length in grid)
+            square = F.interpolate(square, scale_factor=(height, width), mode="bicubic")
+        case "bilinear":
+            square = F.interpolate(square, grid, mode="bilinear", antialias=True)
+        case _:
+            square = F.interpolate(
+                square, grid, mode="bicubic", antialias=how == "antialias", align_corners=how == "corners"
+            )
+    return square.flatten(2).mT
 
 
 def rotary_angles(head_dim: int, grid: tuple[int, int], device: torch.device) -> Tensor:
@@ -74,17 +100,17 @@ def rotate(x: Tensor, angles: Tensor, prefix: int) -> Tensor:
 class Attention(nn.Module):
     """Multi-head self-attention. Returns its output (B, N, D) and the queries, keys and values it was made from."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, angles: Tensor | None, prefix: int) -> tuple[Tensor, QKV]:
+    def forward(self, x: Tensor, angles: Tensor | None, prefix: int, bias: Tensor | None = None) -> tuple[Tensor, QKV]:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None:
             query, key = rotate(query, angles, prefix), rotate(key, angles, prefix)
-        attended = attend(query, key, value)
+        attended = attend(query, key, value, bias)
         return self.proj(attended.transpose(1, 2).flatten(2)), (query, key, value)
 
 
@@ -112,7 +138,7 @@ def feed_forward(dim: int, hidden: int, activation: Activation) -> nn.Module:
     """The block's second half, (B, N, dim) -> (B, N, dim)."""
     if activation == "swiglu":
         return SwiGLU(dim, hidden)
-    between = nn.GELU() if activation == "gelu" else QuickGELU()
+    between = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU("tanh"), "quickgelu": QuickGELU()}[activation]
     return nn.Sequential(nn.Linear(dim, hidden), between, nn.Linear(hidden, dim))
 
 
@@ -146,19 +172,21 @@ class Block(nn.Module):
 
     def __init__(
         self, dim: int, num_heads: int, hidden: int, activation: Activation, epsilon: float,
-        layer_scale: float | None, drop_path: float,
+        layer_scale: float | None = None, drop_path: float = 0.0, qkv_bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, epsilon)
-        self.attention = Attention(dim, num_heads)
+        self.attention = Attention(dim, num_heads, qkv_bias)
         self.scale1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, epsilon)
         self.feed_forward = feed_forward(dim, hidden, activation)
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, angles: Tensor | None = None, prefix: int = 0) -> tuple[Tensor, QKV]:
-        attended, qkv = self.attention(self.norm1(x), angles, prefix)
+    def forward(
+        self, x: Tensor, angles: Tensor | None = None, prefix: int = 0, bias: Tensor | None = None
+    ) -> tuple[Tensor, QKV]:
+        attended, qkv = self.attention(self.norm1(x), angles, prefix, bias)
         x = x + self.drop_path(self.scale1(attended))
         x = x + self.drop_path(self.scale2(self.feed_forward(self.norm2(x))))
         return x, qkv
@@ -180,7 +208,7 @@ class AttentionPooling(nn.Module):
     """One learned query attends to all tokens, then a feed-forward layer: SigLIP's head (Zhai et al. 2022,
     arXiv:2106.04560, appendix; Lee et al. 2019, arXiv:1810.00825)."""
 
-    def __init__(self, dim: int, num_heads: int, hidden: int, epsilon: float) -> None:
+    def __init__(self, dim: int, num_heads: int, hidden: int, activation: Activation, epsilon: float) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.query = nn.Parameter(torch.empty(1, 1, dim))
@@ -189,7 +217,7 @@ class AttentionPooling(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim, epsilon)
-        self.feed_forward = feed_forward(dim, hidden, "gelu")
+        self.feed_forward = feed_forward(dim, hidden, activation)
 
     def forward(self, tokens: Tensor) -> Tensor:
         query = self.project_query(self.query.expand(tokens.shape[0], -1, -1)).unflatten(-1, (self.num_heads, -1))
@@ -206,6 +234,7 @@ class ViT(Backbone):
         dim, depth, num_heads: width D, number of blocks, attention heads; `num_heads` divides `dim`.
         patch_size: pixels per side of a patch.
         image_size: the size whose grid the learned position table has; other sizes, also not square, interpolate it.
+            Where it does not divide by the patch, the pixels left over at its end are not seen (SigLIP's 384 by 14).
         in_channels: channels of the image.
         mlp_ratio: hidden width of the feed-forward layer over `dim`.
         stem: "patch" (linear), "convolutional" (overlapping, for small images) or "deep" (more so, for short training).
@@ -213,8 +242,12 @@ class ViT(Backbone):
             mean of patches) or "attention" (a learned query).
         registers: extra tokens without a meaning of their own (Darcet et al. 2024, arXiv:2309.16588).
         positions: "learned", "sincos" (fixed), "rotary" (in every layer) or "none".
-        activation: "gelu", "quickgelu" or "swiglu".
-        pre_norm: a LayerNorm before the first block, as CLIP has.
+        prefix_positions: how many of the class token and registers have a learned position too; by default the class
+            token. DeiT III (arXiv:2204.07118) has none, a distilled DeiT (arXiv:2012.12877) two.
+        resample: how the learned position table is brought to another grid, see `resampled`.
+        activation: "gelu", "gelu_tanh" (its approximation, as SigLIP has), "quickgelu" or "swiglu".
+        qkv_bias: whether queries, keys and values have biases.
+        pre_norm: a LayerNorm before the first block, as CLIP has, and no bias in the linear stem.
         layer_scale: initial gain of each branch, or None for no gain.
         drop_path: rate of the last block; grows linearly with depth from 0.
         epsilon: of every LayerNorm.
@@ -223,7 +256,8 @@ class ViT(Backbone):
     def __init__(
         self, dim: int, depth: int, num_heads: int, patch_size: int, *, image_size: int = 224, in_channels: int = 3,
         mlp_ratio: float = 4.0, stem: Stem = "patch", pooling: Pooling = "class", registers: int = 0,
-        positions: Positions = "learned", activation: Activation = "gelu", pre_norm: bool = False,
+        positions: Positions = "learned", prefix_positions: int | None = None, resample: Resample = "antialias",
+        activation: Activation = "gelu", qkv_bias: bool = True, pre_norm: bool = False,
         layer_scale: float | None = None, drop_path: float = 0.0, epsilon: float = 1e-6,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -241,27 +275,43 @@ class ViT(Backbone):
         hidden = round(dim * mlp_ratio)
 
         stems: dict[str, Callable[[int, int, int], nn.Module]] = {
-            "patch": PatchStem, "convolutional": ConvolutionalStem, "deep": DeepStem,
+            "patch": partial(PatchStem, bias=not pre_norm), "convolutional": ConvolutionalStem, "deep": DeepStem,
         }  # fmt: skip
         self.stem = choose("stem", stem, stems)(in_channels, dim, patch_size)
         self.prefix_tokens = int(pooling == "class") + registers
         self.prefix = nn.Parameter(torch.empty(1, self.prefix_tokens, dim)) if self.prefix_tokens else None
         side = max(1, image_size // patch_size)
-        self.grid = (side, side)
-        choose("positions", positions, dict.fromkeys(("learned", "sincos", "rotary", "none")))
-        choose("activation", activation, dict.fromkeys(("gelu", "quickgelu", "swiglu")))
+        self.grid, self.image_size, self.resample = (side, side), image_size, resample
+        for name, value, kind in (
+            ("positions", positions, Positions), ("activation", activation, Activation),
+            ("resample", resample, Resample),
+        ):  # fmt: skip
+            choose(name, value, dict.fromkeys(get_args(kind)))
         learned = positions == "learned"
         self.position = nn.Parameter(torch.empty(1, side * side, dim)) if learned else None
-        self.class_position = nn.Parameter(torch.empty(1, 1, dim)) if learned and pooling == "class" else None
+        positioned = int(pooling == "class") if prefix_positions is None else prefix_positions
+        if not 0 <= positioned <= self.prefix_tokens:
+            raise MiradaError(f"There are {self.prefix_tokens} tokens before the patches: {positioned} of them cannot "
+                              "have positions.")  # fmt: skip
+        self.class_position = nn.Parameter(torch.empty(1, positioned, dim)) if learned and positioned else None
         self.pre_norm = nn.LayerNorm(dim, epsilon) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, hidden, activation, epsilon, layer_scale, drop_path * index / max(1, depth - 1))
+            Block(
+                dim,
+                num_heads,
+                hidden,
+                activation,
+                epsilon,
+                layer_scale,
+                drop_path * index / max(1, depth - 1),
+                qkv_bias,
+            )
             for index in range(depth)
         )
         self.norm = nn.LayerNorm(dim, epsilon)
         pools: dict[str, Callable[[], nn.Module]] = {
             "class": nn.Identity, "average": nn.Identity, "sequence": lambda: SequencePooling(dim),
-            "attention": lambda: AttentionPooling(dim, num_heads, hidden, epsilon),
+            "attention": lambda: AttentionPooling(dim, num_heads, hidden, activation, epsilon),
         }  # fmt: skip
         self.pool = choose("pooling", pooling, pools)()
         self.initialise()
@@ -274,25 +324,25 @@ class ViT(Backbone):
         for module in [*self.blocks.modules(), *self.pool.modules()]:
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def prepare(self, images: Tensor) -> None:
         if isinstance(self.stem, DeepStem):
             self.stem.whiten(images)
 
     def embed(self, images: Tensor) -> Tensor:
-        self.require_multiple(images, self.stride, "patches")
+        if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
+            self.require_multiple(images, self.stride, "patches")
         return self.stem(images)  # type: ignore[no-any-return]
 
     def position_table(self, grid: tuple[int, int]) -> Tensor | None:
-        """What is added to the patches, (1, h*w, D); the learned table is resampled bicubically for another grid."""
+        """What is added to the patches, (1, h*w, D); the learned table is resampled for another grid."""
         if self.positions == "sincos":
             return sincos_positions(self.dim, grid, next(self.parameters()).device)
         if self.position is None or grid == self.grid:
             return self.position
-        table = self.position.mT.reshape(1, self.dim, *self.grid).float()
-        table = F.interpolate(table, grid, mode="bicubic", antialias=True)
-        return table.flatten(2).mT
+        return resampled(self.position, grid, self.resample)
 
     def encode(self, patches: Tensor, *, keep: Tensor | None = None, probe: Probe | None = None) -> Features:
         batch, height, width, _ = patches.shape
@@ -311,7 +361,8 @@ class ViT(Backbone):
         if self.prefix is not None:
             prefix = self.prefix.expand(batch, -1, -1)
             if self.class_position is not None:
-                prefix = torch.cat([prefix[:, :1] + self.class_position, prefix[:, 1:]], dim=1)
+                count = self.class_position.shape[1]
+                prefix = torch.cat([prefix[:, :count] + self.class_position, prefix[:, count:]], dim=1)
             x = torch.cat([prefix.to(x.dtype), x], dim=1)
         x = self.pre_norm(x)
 

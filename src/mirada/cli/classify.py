@@ -13,6 +13,7 @@ def command(
     ref: Annotated[str, typer.Argument(metavar="REF", help="A run or a model with a head.")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="Labels per image.")] = 5,
+    exact_pixels: Annotated[bool, typer.Option("--exact-pixels", help="Decode large JPEGs in full: slower.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -21,7 +22,9 @@ def command(
     from mirada.cli.screen import Screen, print_json, shown
 
     with Screen() as screen:
-        found, skipped = classify(ref, images, top=top, device=device, on_progress=screen.progress)
+        found, skipped = classify(
+            ref, images, top=top, device=device, exact_pixels=exact_pixels, on_progress=screen.progress
+        )
         for entry in skipped:
             screen.note(f"skipped {shown(entry['path'])}: {entry['reason']}")
     if as_json:

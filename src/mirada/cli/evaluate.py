@@ -15,6 +15,7 @@ def command(
     probe: Annotated[str, typer.Option(help="What to measure: accuracy.")] = "accuracy",
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default one not trained on.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    exact_pixels: Annotated[bool, typer.Option("--exact-pixels", help="Decode large JPEGs in full: slower.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is not an image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
@@ -25,8 +26,9 @@ def command(
 
     with Screen() as screen:
         result = evaluate(
-            ref, data, probe=probe, split=split, batch=batch, device=device, strict=strict, on_progress=screen.progress
-        )
+            ref, data, probe=probe, split=split, batch=batch, device=device, strict=strict, exact_pixels=exact_pixels,
+            on_progress=screen.progress,
+        )  # fmt: skip
         for note in result["notes"]:
             screen.note(note)
     if as_json:

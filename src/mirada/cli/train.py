@@ -46,7 +46,7 @@ def command(
     """Train a vision transformer on a folder of images, and write a model and a report."""
     from mirada.cli.screen import Screen, accuracy_line, print_json, shown
     from mirada.errors import Misuse, blame_the_command
-    from mirada.model import load
+    from mirada.loading import load
     from mirada.train.run import train
     from mirada.train.settings import Settings, read_recipe
 

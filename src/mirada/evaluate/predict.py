@@ -23,13 +23,19 @@ class Predictions(NamedTuple):
 
 
 def evaluation_images(
-    model: Model, source: Source, *, strict: bool = False, keep: bool | None = None, on_progress: Progress | None = None
-) -> Images:
-    """The source as this model expects its pixels, uint8, before normalisation."""
+    model: Model, source: Source, *, exact_pixels: bool = False, strict: bool = False, keep: bool | None = None,
+    on_progress: Progress | None = None,
+) -> Images:  # fmt: skip
+    """The source as this model expects its pixels, uint8, before normalisation.
+
+    Large JPEGs are decoded at a reduced size, which is faster and changes scores by little. With `exact_pixels` they
+    are decoded in full, as `Model.encode_image` does, and so are the pixels those of the checkpoint's own library.
+    """
     preprocess = model.preprocess
+    at_least = None if exact_pixels else preprocess.reads_at_least()
 
     def reader(data: bytes) -> tuple[torch.Tensor, float]:
-        return preprocess.pixels(decode(data, at_least=preprocess.reads_at_least())), 1.0
+        return preprocess.pixels(decode(data, at_least=at_least)), 1.0
 
     return Images(source, reader, strict=strict, keep=keep, on_progress=on_progress)
 

@@ -12,7 +12,8 @@ from mirada.data.splits import train_and_validation
 from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.accuracy import accuracy, wilson_interval
 from mirada.evaluate.predict import evaluation_images, predict
-from mirada.model import Model, load
+from mirada.loading import load
+from mirada.model import Model
 
 __all__ = ["evaluate"]
 
@@ -21,11 +22,12 @@ SPLITS = ("train", "val", "test", "all")
 
 def evaluate(
     ref: str, data: str, *, probe: str = "accuracy", split: str | None = None, batch: int = 256, device: str = "cpu",
-    strict: bool = False, on_progress: Progress | None = None,
+    strict: bool = False, exact_pixels: bool = False, on_progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The document that `mirada evaluate --json` prints; its `notes` are sentences a person should see.
 
-    Labels are matched to the model's classes by name, so data in which only some of them occur are fine.
+    Labels are matched to the model's classes by name, so data in which only some of them occur are fine. `exact_pixels`
+    is for scores to compare with published ones: see `mirada.evaluate.predict.evaluation_images`.
     """
     if probe != "accuracy":
         raise Misuse(f"There is no probe {probe!r}: there is accuracy.")
@@ -35,7 +37,7 @@ def evaluate(
     dataset = open_data(data, strict=strict)
     name, source, notes = choose_split(dataset, split, seed_of_split(model, data))
     labels = match_classes(model, source)
-    images = evaluation_images(model, source, strict=strict, keep=False)
+    images = evaluation_images(model, source, exact_pixels=exact_pixels, strict=strict, keep=False)
     found = predict(model, images, batch=batch, on_progress=on_progress)
     found = found._replace(labels=labels[found.places])
     metrics = dict(accuracy(found))

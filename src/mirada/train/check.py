@@ -3,6 +3,7 @@
 import torch
 
 from mirada.backbones import build, canonical
+from mirada.backbones.vit import ViT
 from mirada.errors import blame_the_command
 from mirada.objectives import Learner
 from mirada.train.settings import Settings
@@ -18,6 +19,9 @@ def check_network(given: str | None, settings: Settings) -> str:
         with torch.device("meta"):
             backbone = build(name).eval()
             for side in {settings.image_size, settings.early_size or settings.image_size}:
-                backbone(torch.empty(1, 3, side, side))
+                images = torch.empty(1, 3, side, side)
+                if isinstance(backbone, ViT) and given is None:  # a loaded one may leave pixels over as it always did
+                    backbone.require_multiple(images, backbone.stride, "patches")
+                backbone(images)
         Learner(backbone, settings.objective, classes=2, augment=settings.augment)
     return name

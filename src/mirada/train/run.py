@@ -24,8 +24,9 @@ from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import accuracy, wilson_interval
 from mirada.evaluate.predict import Predictions, evaluation_images, predict
 from mirada.language import sum_of_terms
+from mirada.loading import load
 from mirada.memory import keep_freed_memory
-from mirada.model import Model, load
+from mirada.model import Model
 from mirada.objectives import Learner
 from mirada.preprocess import Preprocess
 from mirada.train.average import Average
@@ -141,7 +142,8 @@ class Run:
             return None
         head = self.learner.get_submodule("objectives.supervised.head")
         assert isinstance(head, nn.Linear)
-        if start is not None and start.head is not None and start.classes == self.classes:
+        same = start is not None and start.classes == self.classes and start.head_input == "pooled"
+        if same and start is not None and start.head is not None:
             head.load_state_dict(start.head.state_dict())
         return head
 
