@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench parity clean
 
 help:             ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## / - /'
@@ -28,8 +28,8 @@ $(VENV)/bench.done: $(VENV)/dev.done
 demo: $(VENV)/demo.done    ## train a vision transformer on real drawings, in minutes, offline
 	$(BIN)/mirada demo
 
-test: $(VENV)/dev.done     ## run every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/dev.done     ## run every test, one process and one thread for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(PYTEST_ARGS)
 
 check: $(VENV)/dev.done    ## lint and types
 	$(BIN)/ruff check .
@@ -38,6 +38,9 @@ check: $(VENV)/dev.done    ## lint and types
 
 bench: $(VENV)/bench.done  ## measure against the peers; needs an otherwise idle machine
 	$(BIN)/python benchmarks/throughput.py
+
+parity: $(VENV)/dev.done   ## measure published checkpoints against their libraries: docs/checkpoints.md
+	$(BIN)/python benchmarks/parity.py
 
 clean:            ## remove the virtual environment and caches
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

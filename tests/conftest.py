@@ -25,7 +25,8 @@ def new_shapes(tmp_path: Path) -> Callable[[int], Path]:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # workers are told a width
     torch.manual_seed(0)
 
 

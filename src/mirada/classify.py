@@ -24,7 +24,7 @@ def classify(
     Raises `MiradaError` for a model without a head, a path that does not exist, or when no file is an image.
     """
     source = list_images(paths)
-    model = load(ref, device=device)
+    model = load(ref, device=device, on_progress=on_progress)
     if model.classes is None:
         raise MiradaError(f"The model {ref!r} has no classification head: train one with `mirada train`.")
     images = evaluation_images(model, source, exact_pixels=exact_pixels, keep=False)

@@ -204,11 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
             body = bytes([body[0] ^ 1]) + body[1:]
         wanted = self.headers.get("Range")
         if wanted and hub.ranges:
-            begin = int(wanted.removeprefix("bytes=").partition("-")[0])
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            begin, end = int(first), min(int(last or len(body)) + 1, len(body))
             if begin >= len(body):
                 return self._send(416, {"Content-Range": f"bytes */{len(body)}"}, b"")
-            headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
-            body, status = body[begin:], 206
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(body)}"
+            body, status = body[begin:end], 206
         if self.command == "GET" and hub.cut.get(path.name, 0) > 0:
             hub.cut[path.name] -= 1
             self._send(status, headers | {"Content-Length": str(len(body))}, body[: int(len(body) * hub.cut_after)])

@@ -86,7 +86,7 @@ def test_clip(
     side = config.vision_config.image_size
     images = torch.randn(2, 3, side, side)
     patches = theirs.vision_model.post_layernorm(theirs.vision_model(images).last_hidden_state[:, 1:])
-    parity("transformers CLIP", variant, towers(ours, theirs, inputs.input_ids, images, patches))
+    parity("transformers", f"CLIPModel, {variant}", towers(ours, theirs, inputs.input_ids, images, patches))
     assert ours.logit_scale == pytest.approx(theirs.logit_scale.exp().item(), rel=1e-6)
     assert ours.logit_bias == 0.0
     scores = theirs(**inputs, pixel_values=images).logits_per_image
@@ -123,7 +123,7 @@ def test_image_towers_alone(kind: Any, randomise: Randomise, parity: Parity, tmp
     images = torch.randn(2, 3, 56, 56)
     output = theirs(images)
     feature = output.image_embeds if kind is CLIPVisionModelWithProjection else output.pooler_output
-    parity("transformers CLIP", kind.__name__, {"encode_image": (ours.encode_image(images), feature)})
+    parity("transformers", kind.__name__, {"encode_image": (ours.encode_image(images), feature)})
     with pytest.raises(MiradaError, match="no text tower"):
         ours.encode_text(["a"])
     # transformers 4 wrote the tower's name before every tensor's
@@ -153,7 +153,7 @@ def test_siglip(
     images = torch.randn(2, 3, side, side)
     ids = siglip_tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt").input_ids
     patches = theirs.vision_model(images).last_hidden_state
-    parity("transformers SigLIP", variant, towers(ours, theirs, ids, images, patches))
+    parity("transformers", f"SiglipModel, {variant}", towers(ours, theirs, ids, images, patches))
     assert ours.logit_scale == pytest.approx(theirs.logit_scale.exp().item(), rel=1e-6)
     assert ours.logit_bias == pytest.approx(theirs.logit_bias.item(), rel=1e-6)
 
@@ -167,7 +167,7 @@ def test_siglip_2_of_one_size(randomise: Randomise, parity: Parity, tmp_path: Pa
     images = torch.randn(2, 3, 56, 56)
     ids = tokenizer(TEXTS, padding="max_length", max_length=64, truncation=True, return_tensors="pt").input_ids
     patches = theirs.vision_model(images).last_hidden_state
-    parity("transformers SigLIP 2", "small", towers(ours, theirs, ids, images, patches))
+    parity("transformers", "SiglipModel (SigLIP 2), small", towers(ours, theirs, ids, images, patches))
 
 
 @torch.no_grad()
@@ -187,7 +187,7 @@ def test_siglip_2_of_any_aspect_ratio(randomise: Randomise, parity: Parity, tmp_
             "spatial_shapes": torch.tensor([[height, width]] * 2),
         }  # fmt: skip
         output = theirs.vision_model(inputs["pixel_values"], inputs["pixel_attention_mask"], inputs["spatial_shapes"])
-        parity("transformers SigLIP 2", f"NaFlex, {height} by {width} patches", {
+        parity("transformers", f"Siglip2Model, NaFlex, {height} by {width} patches", {
             "encode_image": (ours.encode_image(images), output.pooler_output),
             "patches": (ours.backbone(images).patches.flatten(1, 2), output.last_hidden_state),
             "encode_text": (ours.encode_text(TEXTS), theirs.get_text_features(ids).pooler_output),

@@ -71,7 +71,7 @@ def test_classifiers(kind: str, randomise: Randomise, parity: Parity, tmp_path: 
     plan, ours = loaded(tmp_path)
     assert plan.design.classes == ("cat", "dog", "gato")
     body = theirs.resnet if isinstance(config, ResNetConfig) else theirs.regnet
-    parity("hf", f"{of.__name__}, {kind}", compare(ours, body, theirs, torch.randn(2, 3, 96, 70)))
+    parity("transformers", f"{of.__name__}, {kind}", compare(ours, body, theirs, torch.randn(2, 3, 96, 70)))
 
 
 @pytest.mark.parametrize("kind", ["basic", "regnet"])
@@ -82,7 +82,7 @@ def test_bodies_without_a_classifier(kind: str, randomise: Randomise, parity: Pa
     theirs.save_pretrained(tmp_path)
     plan, ours = loaded(tmp_path)
     assert plan.design.classes is None
-    parity("hf", f"{of.__name__}, {kind}", compare(ours, theirs, None, torch.randn(2, 3, 64, 96)))
+    parity("transformers", f"{of.__name__}, {kind}", compare(ours, theirs, None, torch.randn(2, 3, 64, 96)))
 
 
 PUBLISHED = {  # facebook/regnet-y-*, microsoft/resnet-*: hidden sizes, depths, width of groups

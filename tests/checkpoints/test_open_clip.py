@@ -103,7 +103,7 @@ def test_clip(variant: str, randomise: Randomise, parity: Parity, tmp_path: Path
     ids = open_clip.tokenize(TEXTS)
     assert ours.tokenizer is not None
     assert torch.equal(ours.tokenizer(TEXTS), ids)
-    parity("open_clip CLIP", variant, outputs(ours, theirs, ids, config["vision_cfg"]["image_size"]))
+    parity("open_clip", variant, outputs(ours, theirs, ids, config["vision_cfg"]["image_size"]))
     assert (ours.preprocess.mean, ours.preprocess.resize) == ((0.4, 0.5, 0.6), "squash")
 
 
@@ -144,7 +144,7 @@ def test_siglip(
     ids = reader(TEXTS)
     assert ours.tokenizer is not None
     assert torch.equal(ours.tokenizer(TEXTS), ids)
-    parity("open_clip SigLIP", f"{name}, 2 layers", outputs(ours, theirs, ids, config["vision_cfg"]["image_size"]))
+    parity("open_clip", f"{name}, 2 layers", outputs(ours, theirs, ids, config["vision_cfg"]["image_size"]))
 
 
 @torch.no_grad()

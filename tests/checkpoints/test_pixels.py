@@ -318,7 +318,7 @@ def test_dinov3(preprocess, colours):
     (lambda cfg: pixels.from_hf(cfg, "resnet"), {"size": {"height": 9, "width": 9}}, "takes a shortest_edge"),
     (lambda cfg: pixels.from_hf(cfg, "resnet"), {"do_center_crop": True, "crop_size": 200}, "crops twice"),
     (lambda cfg: pixels.from_hf(cfg, "dinov3_vit"), {"resample": 3}, "leaves the range of pixels"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_refused(read, config, message):
     with pytest.raises(MiradaError, match=message) as error:
         read(config)

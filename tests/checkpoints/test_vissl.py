@@ -82,7 +82,7 @@ def test_seer(classes: int, randomise: Randomise, parity: Parity, tmp_path: Path
         }
         if classes:
             outputs["logits"] = (ours.logits(images), reader(images))
-    parity("vissl", f"RegNetY, {'fine-tuned' if classes else 'SwAV'}", outputs)
+    parity("VISSL", f"RegNetY, {'fine-tuned' if classes else 'SwAV'}", outputs)
     assert ours.classes == ([str(number) for number in range(7)] if classes else None)
     assert ours.preprocess.size == ((384, 384) if classes else (224, 224))
 

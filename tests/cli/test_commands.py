@@ -126,18 +126,6 @@ def test_the_training_split_is_not_measured_unless_asked(
     assert (other["split"], other["n"], other["notes"]) == ("all", 90, [])
 
 
-def test_models_lists_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = document("models")  # every network is built, on no memory
-    assert all(row.keys() >= {"name", "family", "parameters", "dim", "stride"} for row in rows)
-    small = next(row for row in rows if row["name"] == "vit-s/16")
-    assert (small["family"], small["parameters"], small["dim"], small["stride"]) == ("vit", 21_665_664, 384, 16)
-    monkeypatch.setattr("mirada.catalogue.catalogue", lambda _: rows)
-    listing = run("models").stdout.splitlines()
-    assert next(line for line in listing if line.startswith("vit-s/16 ")).split() == ["vit-s/16", "21.7M", "384", "16"]
-    (one,) = document("models", "vit-ti/4(image_size=32)")
-    assert (one["stride"], one["preprocess"]["size"], one["classes"]) == (4, [32, 32], None)
-
-
 def test_a_recipe_and_flags_over_it(folder_of_shapes: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("model: vit-pico/8(depth=1)\nimage_size: 24\nsteps: 99\nbatch: 16\nprecision: float32\n")

@@ -79,7 +79,9 @@ def plan_clip_vision(config: Config, files: Files | None, shapes: Shapes) -> Pla
 
 def plan_siglip(config: Config, files: Files | None, shapes: Shapes) -> Plan:
     """The plan for `SiglipModel`: SigLIP (Zhai et al. 2023, arXiv:2303.15343), and SigLIP 2 (Tschannen et al. 2025,
-    arXiv:2502.14786) for images of one size."""
+    arXiv:2502.14786) for images of one size; and for `SiglipForImageClassification`."""
+    if config.get("architectures") == ["SiglipForImageClassification"]:
+        return _siglip_classifier(config, files, shapes)
     _refuse_others(config, "SiglipModel")
     vision, text = _part(config, "vision", SIGLIP_VISION), _part(config, "text", SIGLIP_TEXT)
     design, vocabulary = _siglip_text(text, files)
@@ -88,9 +90,20 @@ def plan_siglip(config: Config, files: Files | None, shapes: Shapes) -> Plan:
 
 
 def plan_siglip_vision(config: Config, files: Files | None, shapes: Shapes) -> Plan:
-    """The plan for `SiglipVisionModel`."""
+    """The plan for `SiglipVisionModel`. Without its pooling its image feature is the mean patch."""
     vision = SIGLIP_VISION | config
-    return _plan("siglip", _siglip_vit(vision, "plain"), vision, files, _siglip_vision(shapes))
+    architecture = _siglip_vit(vision, "plain") if vision["vision_use_head"] else _average_vit(vision)
+    return _plan("siglip", architecture, vision, files, _siglip_vision(shapes))
+
+
+def _siglip_classifier(config: Config, files: Files | None, shapes: Shapes) -> Plan:
+    """The plan for `SiglipForImageClassification`, whose classifier reads the mean patch, never the pooling."""
+    vision, names = _part(config, "vision", SIGLIP_VISION), config.get("id2label") or {}
+    pooling: list[Row] = [(f"vision_model.head{'.{}' * parts}", None) for parts in (1, 2, 3)]
+    weight = shapes.get("classifier.weight")
+    classes = None if weight is None else tuple(str(names.get(str(n), n)) for n in range(weight[0]))
+    table = [*pooling, *_siglip_vision(shapes), ("classifier.{}", "head.{}")]
+    return _plan("siglip", _average_vit(vision), vision, files, table, classes=classes)
 
 
 def plan_siglip2(config: Config, files: Files | None, shapes: Shapes) -> Plan:
@@ -180,6 +193,10 @@ def _siglip_vit(config: Config, resample: str) -> str:
     if not config["vision_use_head"]:
         raise MiradaError("This SigLIP has no pooling (vision_use_head is false), and so no image feature.")
     return _vit(config, pooling="attention", resample=resample)
+
+
+def _average_vit(config: Config) -> str:
+    return _vit(config, pooling="average", resample="plain")
 
 
 def _naflex(config: Config) -> Config:

@@ -140,9 +140,9 @@ def plan_dinov3(config: Config, files: Files | None, shapes: Shapes) -> Plan:
     if config.get("rope_theta", 100.0) != 100.0:
         raise MiradaError(f"transformers' DINOv3 has rope_theta={config['rope_theta']}: Mirada knows 100 only.")
     registers = int(config.get("num_register_tokens", 0))
-    tokens: Row = ("embeddings.cls_token", "backbone.prefix")
+    tokens: Table = [("embeddings.cls_token", "backbone.prefix"), ("embeddings.register_tokens", None)]
     if registers:
-        tokens = (("embeddings.cls_token", "embeddings.register_tokens"), "backbone.prefix", join(1, (1, -1)))
+        tokens = [(("embeddings.cls_token", "embeddings.register_tokens"), "backbone.prefix", join(1, (1, -1)))]
     gated = "layer.0.mlp.gate_proj.weight" in shapes
     patch = int(config.get("patch_size", 16))
     options = {
@@ -158,7 +158,7 @@ def plan_dinov3(config: Config, files: Files | None, shapes: Shapes) -> Plan:
         raise MiradaError(f"transformers' DINOv3 has a gate with {config['hidden_act']!r}: Mirada knows 'silu' only.")
     parts, how = ("qkv", JOIN) if "layer.0.attention.k_proj.bias" in shapes else ("qv", QV_BIAS)
     biases = tuple(f"layer.{{}}.attention.{part}_proj.bias" for part in parts)
-    table = [tokens, (biases, "backbone.blocks.{}.attention.qkv.bias", how), *DINOV3]
+    table = [*tokens, (biases, "backbone.blocks.{}.attention.qkv.bias", how), *DINOV3]
     return _plan("dinov3_vit", config, files, shapes, table, options)
 
 

@@ -109,10 +109,16 @@ class HubFiles:
     def shapes(self, name: str) -> dict[str, tuple[int, ...]] | None:
         """What tensors a checkpoint has, from the beginning of its file alone; None for formats that do not begin with
         it, and where nobody can be asked."""
-        path = self._from_cache(name)
-        if path is not None:
-            return open_weights(path).shapes
-        if self._listing() is None or not name.endswith((".safetensors", ".safetensors.index.json")):
+        listing = self._listing()
+        if listing is None:
+            here = self._from_cache(name)
+        else:
+            parts = _parts(name, listing.sizes)
+            whole = bool(parts) and all(self._cached(part, listing) for part in parts)
+            here = self._cached(name, listing) if whole else None
+        if here is not None:
+            return open_weights(here).shapes
+        if listing is None or not name.endswith((".safetensors", ".safetensors.index.json")):
             return None
         hub = HfApi(endpoint=_endpoint())
         try:

@@ -15,7 +15,7 @@ from mirada.checkpoints.files import Files, LocalFiles
 from mirada.checkpoints.plan import Plan
 from mirada.checkpoints.weights import Weights, find_weights, open_weights
 from mirada.errors import MiradaError
-from mirada.model import Design, Model
+from mirada.model import Model
 
 __all__ = ["FAMILIES", "describe_published", "local_folder", "open_published", "published_family"]
 
@@ -69,24 +69,27 @@ def open_published(ref: str, file: str | os.PathLike[str] | None, on_progress: P
     return assemble(plan, weights, ref)
 
 
-def describe_published(ref: str) -> tuple[Design | None, dict[str, Any]]:
-    """What is known of a published model before its weights are fetched: its design, if the beginning of its file says
-    what tensors it has, and {"repository", "licence", "gated", "bytes", "cached"}, None where nobody says."""
+def describe_published(ref: str, on_progress: Progress | None = None) -> tuple[Plan | None, dict[str, Any]]:
+    """What is known of a published model before its weights are fetched: its plan, if the beginning of its file says
+    what tensors it has, and repository, checkpoint, licence, gated, bytes, cached; None where nobody says."""
     from mirada.checkpoints.hub import HubFiles
 
     family, _, name = ref.partition(":")
-    files = HubFiles(family_module(family).repository(name))
-    layout = layout_of(files, family)
-    facts = files.facts(FIRST.get(layout, ()))
-    known = {"repository": facts.repository, "licence": facts.licence, "gated": facts.gated, "bytes": facts.size,
-             "cached": facts.cached}  # fmt: skip
-    if facts.checkpoint is None:
-        return None, known
-    shapes = files.shapes(facts.checkpoint)
-    if shapes is None:
+    files = HubFiles(family_module(family).repository(name), on_progress=on_progress)
+    try:
+        layout: str | None = layout_of(files, family)
+    except MiradaError:
+        layout = None  # of a gated one the page is open and the files are not
+    facts = files.facts(FIRST.get(layout or family, ()))
+    known = {"repository": facts.repository, "checkpoint": facts.checkpoint, "licence": facts.licence,
+             "gated": facts.gated, "bytes": facts.size, "cached": facts.cached}  # fmt: skip
+    if layout is None and not facts.gated:
+        layout_of(files, family)
+    shapes = None if layout is None or facts.checkpoint is None else files.shapes(facts.checkpoint)
+    if layout is None or shapes is None:
         return None, known
     plan: Plan = family_module(layout).plan(name, files, shapes)
-    return plan.design, known
+    return plan, known
 
 
 def local_folder(folder: Path, file: str | os.PathLike[str] | None = None) -> Model:

@@ -76,15 +76,14 @@ POOLINGS = {"token": "class", "avg": "average", "map": "attention"}
 # What a model may have been made with, because it shows in the shapes or only matters in training.
 MEASURES = {"embed_dim": "dim", "depth": "depth", "num_heads": "num_heads"}  # timm's words for what a size says
 ARGUMENTS = {
-    *MEASURES,
-    "img_size",
-    "num_classes",
-    "global_pool",
-    "in_chans",
-    "drop_rate",
-    "drop_path_rate",
-    "dynamic_img_size",
-}
+    *MEASURES, "img_size", "num_classes", "global_pool", "in_chans", "drop_rate", "drop_path_rate", "dynamic_img_size",
+    "class_token", "fc_norm", "use_fc_norm", "mlp_ratio",
+}  # fmt: skip
+OPTIONS = {"init_values": "layer_scale", "pre_norm": "pre_norm", "qkv_bias": "qkv_bias", "reg_tokens": "registers",
+           "num_reg_tokens": "registers"}  # fmt: skip
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quickgelu"}
+USUAL = {"pre_norm": False, "qkv_bias": True, "registers": 0, "activation": "gelu"}  # that need not be said
+OTHERS = {"act_layer", "no_embed_class", "patch_size", "pool_include_prefix"}  # that are read one by one
 
 
 def _without_key(tensors: list[Tensor], _: list[torch.Size]) -> list[Tensor]:
@@ -129,6 +128,7 @@ EVA_ROWS: Table = [  # DINOv3 is a model of another class, whose names differ in
     ("blocks.{}.gamma_2", "backbone.blocks.{}.scale2.gain"),
     (("blocks.{}.attn.q_bias", "blocks.{}.attn.v_bias"), "backbone.blocks.{}.attention.qkv.bias", QV_BIAS),
     (("blocks.{}.mlp.fc1_g.{}", "blocks.{}.mlp.fc1_x.{}"), "backbone.blocks.{}.feed_forward.gate_and_value.{}", JOIN),
+    ("blocks.{}.mlp.fc2.{}", "backbone.blocks.{}.feed_forward.out.{}"),
     (("blocks.{}.mlp.w1.{}", "blocks.{}.mlp.w2.{}"), "backbone.blocks.{}.feed_forward.gate_and_value.{}", JOIN),
     ("blocks.{}.mlp.w3.{}", "backbone.blocks.{}.feed_forward.out.{}"),
 ]  # fmt: skip
@@ -154,9 +154,9 @@ def plan(name: str, files: Files | None, shapes: Shapes) -> Plan:
     if re.match(r"(coatnet|resnet|regnet)|test_coatnet", architecture):
         return timm_conv.plan(architecture, config or None, shapes)
     size, patch, flavour = _parse(architecture)
-    made_with = config.get("model_args") or {}
+    made_with = {key: value for key, value in (config.get("model_args") or {}).items() if value is not None}  # as timm
     size = size | {ours: made_with[theirs] for theirs, ours in MEASURES.items() if theirs in made_with}
-    if unknown := sorted(made_with.keys() - ARGUMENTS):
+    if unknown := sorted(made_with.keys() - ARGUMENTS - OPTIONS.keys() - OTHERS):
         raise MiradaError(
             f"timm's {architecture} was made with {', '.join(unknown)}, which Mirada does not know: it would "
             "be loaded as another network."
@@ -165,16 +165,18 @@ def plan(name: str, files: Files | None, shapes: Shapes) -> Plan:
     if tag in TAGS:
         cfg = cfg | {"mean": TAGS[tag][0], "std": TAGS[tag][1]}
     pixels = from_timm(cfg | {key: value for key, value in (config.get("pretrained_cfg") or {}).items() if value})
+    patch = made_with.get("patch_size", patch)
+    options = flavour.options | ({"activation": "gelu_tanh"} if architecture.startswith("vit_giantopt") else {})
+    options |= _made_with(architecture, made_with)
     pooling = _pooling(architecture, config, flavour, shapes)
-    options = flavour.options | _pooled(pooling, flavour)
+    options |= _pooled(pooling, options, shapes, architecture, made_with)
     options["image_size"], prefix_rows = _positions(architecture, patch, pixels.size[0], options, shapes)
-    packed = size["dim"] == 1536 and "blocks.0.mlp.fc1.weight" in shapes and "dinov2" in architecture
+    packed = "blocks.0.mlp.fc1.weight" in shapes and bool(re.match(r"vit_giant_.*dinov2", architecture))
     hidden = _hidden(architecture, shapes)
     if packed or "blocks.0.mlp.fc1.weight" not in shapes:
         options["activation"] = "swiglu"
         hidden //= 2 if packed else 1
-    if architecture.startswith("vit_giantopt"):
-        options["activation"] = "gelu_tanh"
+    options = {key: value for key, value in options.items() if key not in USUAL or USUAL[key] != value}
     return Plan(
         Design(
             vit_name(**size, hidden=hidden, patch_size=patch, **options), pixels,
@@ -219,26 +221,56 @@ def _pooling(architecture: str, config: Mapping[str, Any], flavour: Flavour, sha
     return pooling
 
 
-def _pooled(pooling: str, flavour: Flavour) -> dict[str, Any]:
-    """Options of ours. Where DINOv3's class token is not what is pooled, it is one token more among the registers."""
+def _made_with(architecture: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of ours for what it was made with, where the name of the architecture says something else."""
+    options = {ours: made_with[theirs] for theirs, ours in OPTIONS.items() if theirs in made_with}
+    activation, patch = made_with.get("act_layer", "gelu"), made_with.get("patch_size", 1)
+    if activation not in ACTIVATIONS or not isinstance(patch, int):
+        raise MiradaError(
+            f"timm's {architecture} was made with act_layer={activation!r} and patch_size={patch!r}: Mirada knows "
+            f"{', '.join(ACTIVATIONS)}, and patches that are squares of one number."
+        )
+    if "act_layer" in made_with:
+        options["activation"] = ACTIVATIONS[activation]
+    if "no_embed_class" in made_with:
+        options["prefix_positions"] = 0 if made_with["no_embed_class"] else None
+    return options
+
+
+def _pooled(
+    pooling: str, options: Mapping[str, Any], shapes: Shapes, architecture: str, made_with: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options of ours. A class token beside registers that is not what is pooled is one register more."""
     if pooling == "token":
         return {}
-    registers = flavour.options.get("registers", 0)
-    return {"pooling": POOLINGS[pooling]} | ({"registers": registers + 1} if registers else {})
+    registers = options.get("registers", 0)
+    registers += int(bool(registers) and "cls_token" in shapes)
+    if registers and made_with.get("pool_include_prefix", False) != (pooling == "map"):
+        raise MiradaError(
+            f"timm's {architecture} pools with global_pool={pooling!r} and other tokens than Mirada's ViT, which takes "
+            "registers into attention pooling (pool_include_prefix), and never into an average."
+        )
+    return {"pooling": POOLINGS[pooling]} | ({"registers": registers} if registers else {})
 
 
 def _positions(architecture: str, patch: int, size: int, options: dict[str, Any], shapes: Shapes) -> tuple[int, Table]:
-    """The image size whose grid the position table has, and the rows for the table and for the tokens before."""
+    """The image size whose grid the position table has, and the rows for the table and for the tokens before, of which
+    all have a position or none has."""
     pooled_class = options.get("pooling", "class") == "class"
     tokens = int(pooled_class) + options.get("registers", 0)
     rows: Table = []
-    if tokens == 1:
+    if tokens == 1 and pooled_class:
         rows = [("cls_token", "backbone.prefix")]
     elif tokens:
-        rows = [(("cls_token", "reg_token"), "backbone.prefix", join(1, (1, -1)))]
+        both = "cls_token" in shapes
+        rows = [(("cls_token", "reg_token"), "backbone.prefix", join(1, (1, -1))) if both else
+                ("reg_token", "backbone.prefix")]  # fmt: skip
     if options.get("positions") == "rotary":
         return size // patch * patch, rows
-    positioned = options.get("prefix_positions", int(pooled_class))
+    positioned = options.get("prefix_positions")
+    if positioned is None:
+        positioned = tokens
+    options["prefix_positions"] = None if positioned == int(pooled_class) else positioned
     side = grid_of(shape_of(shapes, "pos_embed", f"timm's {architecture}")[1] - positioned, f"timm's {architecture}")
     if positioned:
         rows = [*rows, ("pos_embed", ("backbone.class_position", "backbone.position"), join(1))]

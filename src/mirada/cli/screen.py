@@ -51,7 +51,10 @@ class Screen(Monitor):
         self._begin(what, total)
         share = done / max(1, total)
         left = (time.monotonic() - self._began) * (1 / share - 1) if share else math.inf
-        self._draw(what, share, f"{_duration(left)}  {done:,} of {total:,}" if done else "")
+        amount = f"{done:,} of {total:,}"
+        if what.startswith("downloading"):  # counts bytes
+            amount = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+        self._draw(what, share, f"{_duration(left)}  {amount}" if done else "")
 
     def step(self, step: Step, images: int) -> None:
         self._begin("training", 0)

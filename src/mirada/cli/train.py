@@ -65,11 +65,11 @@ def command(
     with blame_the_command():
         given = read_recipe(recipe) if recipe is not None else {}
         settings = settings.with_changes(given, f"recipe {recipe}").with_changes(changes, "the command")
-    if init is not None:
-        settings = replace(settings, model=(start := load(init)).architecture)
-        if "image_size" not in given | changes:
-            settings = replace(settings, image_size=start.preprocess.size[0])
     with Screen() as screen:
+        if init is not None:
+            settings = replace(settings, model=(start := load(init, on_progress=screen.progress)).architecture)
+            if "image_size" not in given | changes:
+                settings = replace(settings, image_size=start.preprocess.size[0])
         result = train(
             data, settings, out=out, resume=resume, device=device, strict=strict,
             command=["mirada", *sys.argv[1:]], log=log or (), monitor=screen,

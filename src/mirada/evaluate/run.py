@@ -33,7 +33,7 @@ def evaluate(
         raise Misuse(f"There is no probe {probe!r}: there is accuracy.")
     if split not in (None, *SPLITS):
         raise Misuse(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    model = load(ref, device=device)
+    model = load(ref, device=device, on_progress=on_progress)
     dataset = open_data(data, strict=strict)
     name, source, notes = choose_split(dataset, split, seed_of_split(model, data))
     labels = match_classes(model, source)

@@ -63,7 +63,7 @@ class Run:
 
     def __init__(self, data: str, settings: Settings, device: torch.device, strict: bool, monitor: Monitor) -> None:
         self.device, self.monitor = device, monitor
-        start = load(settings.init) if settings.init is not None else None
+        start = load(settings.init, on_progress=monitor.progress) if settings.init is not None else None
         name = check_network(start.architecture if start else None, settings)
         dataset = open_data(data, strict=strict)
         parts = train_and_validation(dataset, settings.seed)
