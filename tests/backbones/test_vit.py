@@ -208,6 +208,15 @@ def test_registers_have_no_position_and_the_class_token_has() -> None:
     torch.testing.assert_close(vit(images(1)).prefix, vit.norm(expected))
 
 
+@pytest.mark.parametrize("stem", ["convolutional", "deep"])
+def test_stem_width(stem: str) -> None:
+    def first(**options: Any) -> int:
+        kernels = tiny(stem=stem, patch_size=4, image_size=32, **options).stem
+        return next(layer for layer in kernels.modules() if isinstance(layer, torch.nn.Conv2d)).out_channels
+
+    assert (first(), first(stem_width=24)) == (64, 24)
+
+
 def test_convolutional_stem() -> None:
     vit = tiny(stem="convolutional", patch_size=8, image_size=32)
     kinds = [type(layer) for layer in vit.stem.children()]
@@ -306,6 +315,7 @@ def test_the_residual_stream_stays_float32_under_autocast() -> None:
         ({"positions": "relative"}, "no positions 'relative'"),
         ({"activation": "relu"}, "no activation 'relu'"),
         ({"stem": "resnet"}, "no stem 'resnet'"),
+        ({"stem": "deep", "patch_size": 4, "stem_width": 0}, "cannot have 0 channels"),
         ({"stem": "convolutional", "patch_size": 14}, "2, 4, 8 or 16, not 14"),
     ],
 )

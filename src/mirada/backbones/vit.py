@@ -238,6 +238,7 @@ class ViT(Backbone):
         in_channels: channels of the image.
         mlp_ratio: hidden width of the feed-forward layer over `dim`.
         stem: "patch" (linear), "convolutional" (overlapping, for small images) or "deep" (more so, for short training).
+        stem_width: channels of the first layer of a convolutional or deep stem.
         pooling: which token or mean is `Features.pooled`: "class", "average" of patches, "sequence" (softmax-weighted
             mean of patches) or "attention" (a learned query).
         registers: extra tokens without a meaning of their own (Darcet et al. 2024, arXiv:2309.16588).
@@ -255,16 +256,18 @@ class ViT(Backbone):
 
     def __init__(
         self, dim: int, depth: int, num_heads: int, patch_size: int, *, image_size: int = 224, in_channels: int = 3,
-        mlp_ratio: float = 4.0, stem: Stem = "patch", pooling: Pooling = "class", registers: int = 0,
-        positions: Positions = "learned", prefix_positions: int | None = None, resample: Resample = "antialias",
-        activation: Activation = "gelu", qkv_bias: bool = True, pre_norm: bool = False,
-        layer_scale: float | None = None, drop_path: float = 0.0, epsilon: float = 1e-6,
+        mlp_ratio: float = 4.0, stem: Stem = "patch", stem_width: int = 64, pooling: Pooling = "class",
+        registers: int = 0, positions: Positions = "learned", prefix_positions: int | None = None,
+        resample: Resample = "antialias", activation: Activation = "gelu", qkv_bias: bool = True,
+        pre_norm: bool = False, layer_scale: float | None = None, drop_path: float = 0.0, epsilon: float = 1e-6,
     ) -> None:  # fmt: skip
         super().__init__()
         if dim % num_heads:
             raise MiradaError(f"A width of {dim} does not split into {num_heads} heads: choose a divisor of {dim}.")
         if positions in ("sincos", "rotary") and (dim if positions == "sincos" else dim // num_heads) % 4:
             raise MiradaError(f"Positions {positions!r} need a width per head that divides by 4: change dim or heads.")
+        if stem_width < 1:
+            raise MiradaError(f"A stem cannot have {stem_width} channels: use 1 or more.")
         if registers < 0:
             raise MiradaError(f"There cannot be {registers} registers: use 0 or more.")
         self.dim = self.stem_dim = dim
@@ -275,7 +278,8 @@ class ViT(Backbone):
         hidden = round(dim * mlp_ratio)
 
         stems: dict[str, Callable[[int, int, int], nn.Module]] = {
-            "patch": partial(PatchStem, bias=not pre_norm), "convolutional": ConvolutionalStem, "deep": DeepStem,
+            "patch": partial(PatchStem, bias=not pre_norm),
+            "convolutional": partial(ConvolutionalStem, width=stem_width), "deep": partial(DeepStem, width=stem_width),
         }  # fmt: skip
         self.stem = choose("stem", stem, stems)(in_channels, dim, patch_size)
         self.prefix_tokens = int(pooling == "class") + registers
