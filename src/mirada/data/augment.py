@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from mirada.data.colour import Jitter, blur, distort_colours, solarise
 from mirada.data.randaugment import randaugment
 from mirada.errors import MiradaError
 
@@ -28,6 +29,10 @@ class Augmentation:
             (Szegedy et al. 2015, arXiv:1409.4842; right for photographs); "whole" takes everything.
         flip: mirror half of the images left to right.
         operations, magnitude: RandAugment's N and M in 0..10 (Cubuk et al. 2019, arXiv:1909.13719); N = 0 is off.
+        jitter, jitter_chance: largest change of brightness, contrast, saturation and hue, and the share of images that
+            it comes to; see `mirada.data.colour`.
+        grey, blur, solarise: shares of images that lose their colour, their sharpness, or have their bright parts
+            inverted.
         erasing: probability of painting a random box grey (Zhong et al. 2017, arXiv:1708.04896).
     """
 
@@ -38,6 +43,11 @@ class Augmentation:
     flip: bool = True
     operations: int = 0
     magnitude: float = 9.0
+    jitter: Jitter | None = None
+    jitter_chance: float = 0.8
+    grey: float = 0.0
+    blur: float = 0.0
+    solarise: float = 0.0
     erasing: float = 0.0
 
     def __call__(self, canvases: Tensor, aspect: Tensor, size: tuple[int, int], generator: Generator) -> Tensor:
@@ -46,6 +56,12 @@ class Augmentation:
         pixels = resample(canvases, boxes, size)
         if self.operations:
             pixels = randaugment(pixels, self.operations, self.magnitude, generator)
+        if self.jitter is not None or self.grey:
+            pixels = distort_colours(pixels, self.jitter, self.jitter_chance, self.grey, generator)
+        if self.blur:
+            pixels = blur(pixels, self.blur, generator)
+        if self.solarise:
+            pixels = solarise(pixels, self.solarise, generator)
         return erase(pixels, self.erasing, generator) if self.erasing else pixels
 
 
@@ -54,6 +70,14 @@ AUGMENTATIONS = {
     "light": Augmentation("shift"),
     "zoom": Augmentation("zoom"),
     "strong": Augmentation("zoom", operations=2, erasing=0.25),
+    # Two views of one image: SimCLR's (arXiv:2002.05709, appendix A), and DINO's two large ones and its small ones
+    # (arXiv:2104.14294, section 3.2, with BYOL's colours, arXiv:2006.07733, table 6).
+    "simclr": Augmentation("zoom", scale=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2, blur=0.5),
+    "dino": Augmentation("zoom", scale=(0.4, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, blur=1.0),
+    "dino-second": Augmentation(
+        "zoom", scale=(0.4, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, blur=0.1, solarise=0.2
+    ),
+    "dino-small": Augmentation("zoom", scale=(0.05, 0.4), jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, blur=0.5),
 }
 
 

@@ -28,15 +28,25 @@ class Samples:
         self.canvases, self.aspect, self.labels, self.size = canvases, aspect, labels, size
         self.generator = torch.Generator().manual_seed(seed)
         self._mean, self._std = (255 * value.to(canvases.device)[:, None, None] for value in (mean, std))
-        self._views: dict[Transform, Tensor] = {}
+        self._views: dict[tuple[Transform, int, tuple[int, int]], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.canvases)
 
-    def view(self, transform: Transform) -> Tensor:
+    def view(self, transform: Transform, number: int = 0, size: tuple[int, int] | None = None) -> Tensor:
         """Float32 images (B, C, *size), augmented and normalised. Asking twice for equal views gives the same tensor,
-        which a Learner then sends through the backbone once."""
-        if transform not in self._views:
-            pixels = transform(self.canvases, self.aspect, self.size, self.generator)
-            self._views[transform] = pixels.sub_(self._mean).div_(self._std)
-        return self._views[transform]
+        which a Learner then sends through the backbone once.
+
+        `number` tells independent draws of one transform apart: views 0 and 1 are two crops of each image. `size` is
+        that of the samples unless given, as for the small crops of multi-crop.
+        """
+        size = size or self.size
+        key = (transform, number, size)
+        if key not in self._views:
+            pixels = transform(self.canvases, self.aspect, size, self.generator)
+            self._views[key] = pixels.sub_(self._mean).div_(self._std)
+        return self._views[key]
+
+    def pixels(self, view: Tensor) -> Tensor:
+        """A view's colours in 0..1, before it was normalised."""
+        return (view * self._std + self._mean) / 255

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from mirada.data.samples import Samples
-from mirada.features import Features, Probe
+from mirada.features import Backbone, Features, Probe
 
 __all__ = ["Encoder", "Objective", "Views"]
 
@@ -45,6 +45,11 @@ class Objective(nn.Module):
 
     def after_step(self, backbone: Encoder, progress: float) -> None:
         """For state that follows the weights, such as a teacher; called after each optimiser step."""
+
+    def evaluated(self) -> Backbone | None:
+        """The backbone that the method's authors evaluate, where that is not the trained one but a teacher; it becomes
+        the run's model."""
+        return None
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         result: dict[str, Tensor] = super().__call__(*args, **kwargs)

@@ -55,6 +55,14 @@ class Learner(nn.Module):
         for _, objective in self._terms():
             objective.after_step(self.backbone, progress)
 
+    def evaluated(self) -> Backbone:
+        """The backbone that becomes the run's model: a teacher where the method's authors evaluate that, unless a
+        classification head was trained on the student."""
+        teachers = [objective.evaluated() for _, objective in self._terms()]
+        if "supervised" in self.objectives:
+            return self.backbone
+        return next((teacher for teacher in teachers if teacher is not None), self.backbone)
+
     def _terms(self) -> list[tuple[str, Objective]]:
         return [(name, module) for name, module in self.objectives.items() if isinstance(module, Objective)]
 

@@ -90,20 +90,20 @@ class Run:
         facts: dict[str, Any] = {"augment": settings.augment, "balanced": settings.balanced, "counts": counts.tolist()}
         if self.classes is not None:
             facts["classes"] = len(self.classes)
+        preprocess = Preprocess(
+            size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
+        )
+        if start is None:
+            backbone.prepare(preprocess.normalise(some_images(self.images)))  # before any objective copies it
         self.learner = Learner(backbone, settings.objective, **facts).to(device)
         self.loader = Loader(
             self.images, settings.batch // settings.accumulate, mean=torch.tensor(mean), std=torch.tensor(std),
             seed=settings.seed, device=device, prefetch=device.type != "cpu",
         )  # fmt: skip
-        preprocess = Preprocess(
-            size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
-        )
-        if start is None:
-            backbone.prepare(preprocess.normalise(some_images(self.images).to(device)))
         self.optimisers = build_optimisers(self.learner, self.settings)
         self.average = Average(self.learner, settings.ema) if settings.ema else None
         self.model = Model(
-            name, self.learner.backbone, preprocess, head=self._head(start), classes=self.classes,
+            name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
             provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).resolve().name,
                         "seed": settings.seed},

@@ -1,0 +1,41 @@
+"""Multi-crop (Caron et al. 2020, arXiv:2006.09882, section 3.2): two large views of an image and several small ones."""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from mirada.data.augment import Augmentation, augmentation
+from mirada.data.samples import Samples
+from mirada.errors import MiradaError
+from mirada.objectives.base import Views
+
+__all__ = ["crop_names", "multi_crop"]
+
+Distortion = str | dict[str, Any] | Augmentation
+
+
+def crop_names(small: int) -> tuple[str, ...]:
+    """The views' names, large ones first."""
+    return "large_0", "large_1", *(f"small_{number}" for number in range(small))
+
+
+def multi_crop(
+    first: Distortion, second: Distortion, small: Distortion, *, count: int, share: float, stride: int
+) -> Views:  # fmt: skip
+    """A `views` function: crops of the samples' size under `first` and `second`, and `count` crops under `small` whose
+    sides are `share` of it, rounded to the backbone's `stride`."""
+    if count < 0 or not 0 < share <= 1:
+        raise MiradaError(f"There cannot be {count} small crops of {share} of the side: use 0 or more, of 0 to 1.")
+    transforms = tuple(augmentation(one) for one in (first, second, small))
+    return partial(_views, transforms=transforms, count=count, share=share, stride=stride)
+
+
+def _views(
+    samples: Samples, transforms: tuple[Augmentation, ...], count: int, share: float, stride: int
+) -> dict[str, Tensor]:  # fmt: skip
+    first, second, small = transforms
+    height, width = (max(1, round(share * side / stride)) * stride for side in samples.size)
+    crops = [samples.view(first, 0), samples.view(second, 1)]
+    crops += [samples.view(small, number, (height, width)) for number in range(count)]
+    return dict(zip(crop_names(count), crops, strict=True))

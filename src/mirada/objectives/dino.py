@@ -1,0 +1,158 @@
+"""DINO (Caron et al. 2021, arXiv:2104.14294): match a slow copy of yourself, across crops; with DINOv2's and DINOv3's
+additions as options."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mirada.errors import MiradaError
+from mirada.features import Backbone, Features
+from mirada.objectives.base import Encoder, Objective
+from mirada.objectives.crops import Distortion, crop_names, multi_crop
+from mirada.objectives.heads import DistillationHead
+from mirada.objectives.masks import hide, masks_of_half
+from mirada.objectives.regularisers import gram, koleo
+from mirada.objectives.sinkhorn import sinkhorn
+from mirada.objectives.teacher import copy_of, follow, momentum_at, ramp, without_noise
+from mirada.processes import summed
+
+__all__ = ["DINO"]
+
+
+class DINO(Objective):
+    """Self-distillation without labels.
+
+    Args:
+        first, second, small_distortion: augmentations of the two large crops and of the small ones.
+        small, small_share: how many small crops there are, and their side over that of the large ones.
+        prototypes: K.
+        student_temperature: of predictions.
+        teacher_temperature, early_temperature, warm: of targets; it grows from the early one in the first share `warm`.
+        momentum: of the teacher; grows to 1 by a cosine.
+        centring: "mean" subtracts a running mean of the teacher's scores (equation 4), which must be with a
+            temperature that sharpens; "sinkhorn" gives every prototype its share (DINOv2, arXiv:2304.07193).
+        centre_momentum: of that mean.
+        freeze: share of the training in which the last layer keeps its place.
+        hidden, bottleneck: widths of the head.
+        masked: weight of iBOT's loss (Zhou et al. 2021, arXiv:2111.07832): predict the teacher's answer for patches
+            that the student does not see; 10 to 50% of them in half of the images, as in DINOv2. 0 is off.
+        koleo: weight of `koleo` on the first crop's features; DINOv2 takes 0.1. 0 is off.
+        gram: weight of `gram` against the teacher as it was at `gram_start` (DINOv3). 0 is off.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, first: Distortion = "dino", second: Distortion = "dino-second",
+        small_distortion: Distortion = "dino-small", small: int = 4, small_share: float = 0.5, prototypes: int = 1024,
+        student_temperature: float = 0.1, teacher_temperature: float = 0.04, early_temperature: float = 0.04,
+        warm: float = 0.1, momentum: float = 0.99, centring: str = "mean", centre_momentum: float = 0.9,
+        freeze: float = 0.01, hidden: int = 512, bottleneck: int = 128, masked: float = 0.0, koleo: float = 0.0,
+        gram: float = 0.0, gram_start: float = 0.5,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if centring not in ("mean", "sinkhorn"):
+            raise MiradaError(f"There is no centring {centring!r}: choose mean or sinkhorn.")
+        self.views = multi_crop(first, second, small_distortion, count=small, share=small_share, stride=backbone.stride)
+        self.crops = crop_names(small)
+        self.encoded = self.crops[2:] if masked else self.crops
+        self.student_temperature, self.momentum, self.freeze = student_temperature, momentum, freeze
+        self.early_temperature, self.teacher_temperature, self.warm = early_temperature, teacher_temperature, warm
+        self.centring, self.centre_momentum = centring, centre_momentum
+        self.masked, self.koleo, self.gram, self.gram_start = masked, koleo, gram, gram_start
+        self.head = DistillationHead(backbone.dim, hidden, bottleneck, prototypes)
+        self.teacher, self.teacher_head = copy_of(backbone), copy_of(self.head)
+        self.register_buffer("centre", torch.zeros(prototypes))
+        if masked:
+            self.mask_token = nn.Parameter(torch.zeros(backbone.stem_dim))
+            self.patch_head = DistillationHead(backbone.dim, hidden, bottleneck, prototypes)
+            self.teacher_patch_head = copy_of(self.patch_head)
+            self.register_buffer("patch_centre", torch.zeros(prototypes))
+        if gram:
+            self.anchor = copy_of(backbone)
+            self.register_buffer("anchored", torch.zeros((), dtype=torch.bool))
+
+    def evaluated(self) -> Backbone:
+        return self.teacher
+
+    def train(self, mode: bool = True) -> "DINO":
+        super().train(mode)
+        if mode:
+            without_noise(self.teacher)
+        return self
+
+    def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        crops = [batch[name] for name in self.crops]
+        count, frozen = len(crops[0]), progress < self.freeze
+        temperature = ramp(progress / max(self.warm, 1e-9), self.early_temperature, self.teacher_temperature)
+        with torch.no_grad():
+            taught = self.teacher(torch.cat(crops[:2]))
+            raw = self.teacher_head(taught.pooled).float()
+            target = self._target(raw, "centre", temperature).view(2, count, -1)  # (2, B, K)
+        masks = masks_of_half(len(raw), taught.patches.shape[1:3]) if self.masked else None
+        large = self._large(backbone, crops[:2], masks)
+        pooled = torch.cat([*(one.pooled for one in large), *(backbone(crop).pooled for crop in crops[2:])])
+        predicted = F.log_softmax(self.head(pooled, frozen).float() / self.student_temperature, 1)
+        predicted = predicted.view(len(crops), count, -1)  # (V, B, K)
+        pairs = -torch.einsum("tbk,vbk->tv", target, predicted) / count
+        distilled = pairs[~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)].mean()
+        entropy = -(target * target.clamp(min=1e-12).log()).sum(-1).mean()
+        used = torch.unique(target.flatten(0, 1).argmax(1)).numel() / target.shape[-1]
+        result = {"teacher_entropy": entropy, "kl": distilled - entropy, "prototypes_used": torch.tensor(used)}
+        loss = distilled
+        if masks is not None:
+            result["masked"] = self._masked(large, taught, masks, temperature, frozen)
+            loss = loss + self.masked * result["masked"]
+        if self.koleo:
+            result["koleo"] = koleo(large[0].pooled.float())
+            loss = loss + self.koleo * result["koleo"]
+        if self.gram and bool(self.get_buffer("anchored")):
+            with torch.no_grad():
+                anchor = self.anchor(torch.cat(crops[:2])).patches.flatten(1, 2).float()
+            result["gram"] = gram(torch.cat([one.patches for one in large]).flatten(1, 2).float(), anchor)
+            loss = loss + self.gram * result["gram"]
+        return {"loss": loss, **result}
+
+    @torch.no_grad()
+    def after_step(self, backbone: Encoder, progress: float) -> None:
+        assert isinstance(backbone, Backbone)
+        momentum = momentum_at(progress, self.momentum)
+        follow(self.teacher, backbone, momentum)
+        follow(self.teacher_head, self.head, momentum)
+        if self.masked:
+            follow(self.teacher_patch_head, self.patch_head, momentum)
+        if self.gram and progress >= self.gram_start and not bool(self.get_buffer("anchored")):
+            self.anchor.load_state_dict(self.teacher.state_dict())
+            self.get_buffer("anchored").fill_(True)
+
+    def _target(self, raw: Tensor, centre: str, temperature: float) -> Tensor:
+        """The teacher's scores (N, K) as probabilities; the running mean moves."""
+        if self.centring == "sinkhorn":
+            return sinkhorn(raw, temperature)
+        running = self.get_buffer(centre)
+        target = ((raw - running) / temperature).softmax(1)
+        if self.training:
+            mean = summed(raw.sum(0)) / summed(torch.tensor(float(len(raw)), device=raw.device))
+            running.lerp_(mean, 1 - self.centre_momentum)
+        return target
+
+    def _large(self, backbone: Encoder, crops: list[Tensor], masks: Tensor | None) -> list[Features]:
+        """What the student makes of the large crops, of which it may not see all."""
+        if masks is None:
+            return [backbone(crop) for crop in crops]
+        hidden = hide(backbone.embed(torch.cat(crops)), masks, self.mask_token)
+        features = backbone.encode(hidden)
+        halves = zip(*(field.chunk(2) for field in features[:3]), strict=True)
+        return [Features(*parts) for parts in halves]
+
+    def _masked(
+        self, large: list[Features], taught: Features, masks: Tensor, temperature: float, frozen: bool
+    ) -> Tensor:  # fmt: skip
+        """Cross-entropy on hidden patches; every image has the same say, however much of it is hidden (iBOT)."""
+        masks = masks.to(taught.patches.device)
+        seen = torch.cat([one.patches for one in large])[masks]
+        with torch.no_grad():
+            raw = self.teacher_patch_head(taught.patches[masks]).float()
+            target = self._target(raw, "patch_centre", temperature)
+        predicted = F.log_softmax(self.patch_head(seen, frozen).float() / self.student_temperature, 1)
+        per_image = masks.sum((1, 2))
+        weight = (1 / per_image.clamp(min=1))[:, None, None].expand_as(masks)[masks]
+        return -((target * predicted).sum(1) * weight).sum() / (per_image > 0).sum()

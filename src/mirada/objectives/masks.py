@@ -1,0 +1,64 @@
+"""Which patches are hidden, and how: what masked objectives share."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["block_masks", "hide", "masks_of_half", "random_masks"]
+
+
+def random_masks(count: int, grid: tuple[int, int], ratio: float) -> Tensor:
+    """bool (B, H, W), True where hidden: the same number in every image, at least one and never all."""
+    places = grid[0] * grid[1]
+    hidden = _number(ratio, places)
+    order = torch.rand(count, places).argsort(1)
+    return (order.argsort(1) < hidden).view(count, *grid)
+
+
+def block_masks(count: int, grid: tuple[int, int], ratio: float) -> Tensor:
+    """bool (B, H, W), True where hidden: the same number in every image, in rectangles of which each hides at least
+    four new patches where there is room (BEiT, Bao et al. 2021, arXiv:2106.08254, algorithm 1)."""
+    height, width = grid
+    wanted = _number(ratio, height * width)
+    masks = torch.zeros(count, height, width, dtype=torch.bool)
+    for mask in masks:
+        left = wanted
+        for _ in range(100):
+            if left <= 0:
+                break
+            area = min(4.0, left) + float(torch.rand(())) * max(0.0, left - 4.0)
+            shape = math.exp((2 * float(torch.rand(())) - 1) * math.log(1 / 0.3))  # height over width
+            tall = min(height, max(1, round((area * shape) ** 0.5)))
+            wide = min(width, max(1, round((area / shape) ** 0.5)))
+            top, start = int(torch.randint(height - tall + 1, ())), int(torch.randint(width - wide + 1, ()))
+            block = mask[top : top + tall, start : start + wide]
+            if 0 < int((~block).sum()) <= left:
+                block.fill_(True)
+                left = wanted - int(mask.sum())
+        free = (~mask).flatten().nonzero()[:, 0]
+        mask.view(-1)[free[torch.randperm(len(free))[: max(left, 0)]]] = True  # what rectangles could not fill
+    return masks
+
+
+def masks_of_half(count: int, grid: Sequence[int]) -> Tensor:
+    """bool (B, H, W): blocks that hide 10 to 50% of every second image, in random order, as DINOv2 draws them for
+    iBOT's loss (arXiv:2304.07193, section 4)."""
+    masks = torch.zeros(count, grid[0], grid[1], dtype=torch.bool)
+    chosen = torch.randperm(count)[: max(1, count // 2)]
+    for place, share in zip(chosen.tolist(), torch.linspace(0.1, 0.5, len(chosen)).tolist(), strict=True):
+        masks[place] = block_masks(1, (grid[0], grid[1]), share)[0]
+    return masks
+
+
+def hide(stem: Tensor, masks: Tensor, token: Tensor) -> Tensor:
+    """Patch embeddings (B, h, w, E) with `token` (E,) where `masks` (B, H, W) are True. A stem's grid may be finer than
+    the masks' by whole factors, as in convolutional networks."""
+    rows, columns = stem.shape[1] // masks.shape[1], stem.shape[2] // masks.shape[2]
+    fine = masks.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+    return torch.where(fine[..., None].to(stem.device), token.to(stem.dtype), stem)
+
+
+def _number(ratio: float, places: int) -> int:
+    return min(max(1, round(ratio * places)), max(1, places - 1))

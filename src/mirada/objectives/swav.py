@@ -1,0 +1,81 @@
+"""SwAV (Caron et al. 2020, arXiv:2006.09882): from one view of an image, predict to which prototypes another belongs.
+
+With a RegNetY it is the recipe of SEER (Goyal et al. 2021, arXiv:2103.01988).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mirada.errors import MiradaError
+from mirada.objectives.base import Encoder, Objective
+from mirada.objectives.crops import Distortion, crop_names, multi_crop
+from mirada.objectives.heads import Prototypes, projector
+from mirada.objectives.sinkhorn import sinkhorn
+
+__all__ = ["SwAV"]
+
+
+class SwAV(Objective):
+    """Swapped prediction (equation 2, generalised to several crops by section 3.2).
+
+    Args:
+        distortion: of the two large crops, and `small_distortion` of the others.
+        small, small_share: how many small crops there are, and their side over that of the large ones.
+        prototypes: K.
+        temperature: of predictions; `epsilon` smooths the assignments (appendix A.1).
+        queue: how many features of earlier batches take part in the assignment, for batches much smaller than K; 0 is
+            off. They do from `queue_start` of the training on (section 4.2 and appendix A.1).
+        freeze: share of the training in which prototypes keep their place (appendix A.1).
+        hidden, out: widths of the projection head.
+    """
+
+    def __init__(
+        self, backbone: Encoder, *, distortion: Distortion = "dino", small_distortion: Distortion = "dino-small",
+        small: int = 4, small_share: float = 0.5, prototypes: int = 256, temperature: float = 0.1,
+        epsilon: float = 0.05, queue: int = 0, queue_start: float = 0.15, freeze: float = 0.01, hidden: int = 512,
+        out: int = 128,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if prototypes < 2 or queue < 0:
+            raise MiradaError(f"SwAV cannot assign to {prototypes} prototypes with a queue of {queue}: use 2 or more "
+                              "prototypes, and a queue of 0 or more features.")  # fmt: skip
+        self.views = multi_crop(
+            distortion, distortion, small_distortion, count=small, share=small_share, stride=backbone.stride
+        )
+        self.encoded = crop_names(small)
+        self.temperature, self.epsilon, self.freeze, self.queue_start = temperature, epsilon, freeze, queue_start
+        self.head = projector(backbone.dim, hidden, out, norm=True)
+        self.prototypes = Prototypes(out, prototypes)
+        self.register_buffer("queue", torch.zeros(2, queue, out))
+        self.register_buffer("queued", torch.zeros((), dtype=torch.long))
+
+    def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        crops = [batch[name] for name in self.encoded]
+        count = len(crops[0])
+        features = self.head(torch.cat([backbone(crop).pooled for crop in crops])).float()
+        scores = self.prototypes(features, frozen=progress < self.freeze).view(len(crops), count, -1)  # (V, B, K)
+        targets = torch.stack([self._assign(number, features.view(len(crops), count, -1)[number], progress)
+                               for number in (0, 1)])  # fmt: skip
+        predicted = F.log_softmax(scores / self.temperature, -1)
+        pairs = -torch.einsum("tbk,vbk->tv", targets, predicted) / count  # (2, V)
+        others = ~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
+        loss = pairs[others].mean()
+        entropy = -(targets * targets.clamp(min=1e-12).log()).sum(-1).mean()
+        used = torch.unique(targets.flatten(0, 1).argmax(1)).numel() / targets.shape[-1]
+        return {"loss": loss, "kl": loss.detach() - entropy, "prototypes_used": torch.tensor(used)}
+
+    @torch.no_grad()
+    def _assign(self, number: int, features: Tensor, progress: float) -> Tensor:
+        """Assignments (B, K) of the features (B, out) of a large crop, among those in the queue when it is full."""
+        features = F.normalize(features.detach(), dim=1)
+        queue, count = self.get_buffer("queue")[number], len(features)
+        rows = features
+        if queue.shape[0] and progress >= self.queue_start and int(self.get_buffer("queued")) >= queue.shape[0]:
+            rows = torch.cat([features, queue])
+        assigned = sinkhorn(self.prototypes(rows), self.epsilon)[:count]
+        if queue.shape[0] and self.training:
+            queue.copy_(torch.cat([features, queue])[: queue.shape[0]])
+            if number == 1:
+                self.get_buffer("queued").add_(count)
+        return assigned

@@ -1,0 +1,183 @@
+"""DINO's loss, centre and teacher against plain loops; its options; and SwAV, which shares its crops."""
+
+import math
+
+import pytest
+import torch
+from test_learner import samples
+from torch import Tensor
+from torch.nn import functional as F
+
+from mirada.backbones import build
+from mirada.errors import MiradaError
+from mirada.objectives import DINO, SwAV
+from mirada.objectives.regularisers import gram, koleo
+from mirada.objectives.sinkhorn import sinkhorn
+from mirada.objectives.teacher import momentum_at
+
+MODEL = "vit-pico/4(depth=1, image_size=16)"
+
+
+def made(**options: object) -> tuple[torch.nn.Module, DINO, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    backbone = build(MODEL)
+    objective = DINO(backbone, prototypes=16, small=2, **options)  # type: ignore[arg-type]
+    return backbone, objective, objective.views(samples())
+
+
+def test_crops() -> None:
+    _, objective, batch = made()
+    assert {name: tuple(view.shape) for name, view in batch.items()} == {
+        "large_0": (8, 3, 16, 16), "large_1": (8, 3, 16, 16), "small_0": (8, 3, 8, 8), "small_1": (8, 3, 8, 8),
+    }  # fmt: skip
+    assert objective.encoded == tuple(batch)
+    assert not torch.equal(batch["small_0"], batch["small_1"])
+
+
+def test_the_loss_is_the_papers() -> None:
+    """Algorithm 1 of arXiv:2104.14294, over all pairs of crops but a crop and itself."""
+    backbone, objective, batch = made(teacher_temperature=0.05, early_temperature=0.04, warm=0.5)
+    objective.get_buffer("centre").copy_(torch.randn(16))
+    centre = objective.get_buffer("centre").clone()
+    found = objective(backbone, batch, 0.25)
+    student = [objective.head(backbone(view).pooled) / 0.1 for view in batch.values()]
+    teacher = [objective.teacher_head(objective.teacher(batch[name]).pooled) for name in ("large_0", "large_1")]
+    total, pairs = torch.zeros(()), 0
+    for t, raw in enumerate(teacher):
+        target = ((raw - centre) / 0.045).softmax(1)
+        for s, scores in enumerate(student):
+            if s != t:
+                total, pairs = total - (target * scores.log_softmax(1)).sum(1).mean(), pairs + 1
+    assert pairs == 6
+    torch.testing.assert_close(found["loss"], total / pairs)
+    torch.testing.assert_close(objective.get_buffer("centre"), 0.9 * centre + 0.1 * torch.cat(teacher).mean(0))
+    entropy = -torch.stack([((raw - centre) / 0.045).softmax(1).mul(((raw - centre) / 0.045).log_softmax(1)).sum(1)
+                            for raw in teacher]).mean()  # fmt: skip
+    torch.testing.assert_close(found["teacher_entropy"], entropy)
+    torch.testing.assert_close(found["kl"], found["loss"] - entropy)
+
+
+def test_no_gradient_reaches_the_teacher_and_it_follows_slowly() -> None:
+    backbone, objective, batch = made(momentum=0.9)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(1)
+    before = [parameter.clone() for parameter in objective.teacher.parameters()]
+    objective(backbone, batch, 0.0)["loss"].backward()
+    assert all(parameter.grad is None for parameter in objective.teacher.parameters())
+    objective.after_step(backbone, 0.0)
+    for old, new, student in zip(before, objective.teacher.parameters(), backbone.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * student)
+    assert (momentum_at(0.0, 0.9), momentum_at(1.0, 0.9)) == (pytest.approx(0.9), 1.0)
+
+
+def test_the_last_layer_keeps_its_place_at_first() -> None:
+    backbone, objective, batch = made(freeze=0.5)
+    weight = objective.head.prototypes.weight
+    objective(backbone, batch, 0.4)["loss"].backward()
+    assert weight.grad is not None
+    assert not weight.grad.any()
+    objective(backbone, batch, 0.6)["loss"].backward()
+    assert weight.grad.any()
+
+
+def test_sinkhorn_in_place_of_the_centre() -> None:
+    backbone, objective, batch = made(centring="sinkhorn", small_share=1.0)
+    target = sinkhorn(
+        objective.teacher_head(objective.teacher(torch.cat([batch["large_0"], batch["large_1"]])).pooled), 0.04
+    )
+    entropy = -(target * target.clamp(min=1e-12).log()).sum(1).mean()
+    torch.testing.assert_close(objective(backbone, batch, 0.0)["teacher_entropy"], entropy)
+    assert not objective.get_buffer("centre").any()
+    assert objective.evaluated() is objective.teacher
+
+
+@pytest.mark.parametrize("model", [MODEL, "resnet-18(small_images=True, widths=(8, 8, 8, 8), stem_width=8)"])
+def test_everything_at_once_learns(model: str) -> None:
+    torch.manual_seed(0)
+    backbone = build(model)
+    objective = DINO(
+        backbone, prototypes=16, small=1, masked=1.0, koleo=0.1, gram=1.0, gram_start=0.2, centring="sinkhorn"
+    )
+    optimiser = torch.optim.AdamW(
+        [p for p in [*backbone.parameters(), *objective.parameters()] if p.requires_grad], 2e-3
+    )
+    batch, masked = objective.views(samples()), []
+    for step in range(10):
+        result = objective(backbone, batch, step / 10)
+        optimiser.zero_grad()
+        result["loss"].backward()
+        optimiser.step()
+        objective.after_step(backbone, step / 10)
+        masked.append(result["masked"].item())
+        assert ("gram" in result) == (step > 2)
+    assert model != MODEL or masked[-1] < masked[0]
+    assert [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_koleo_is_the_mean_log_distance_to_the_nearest() -> None:
+    features = torch.randn(6, 4)
+    unit = F.normalize(features, dim=1)
+    nearest = [min(float((a - b).norm()) for j, b in enumerate(unit) if j != i) for i, a in enumerate(unit)]
+    assert koleo(features).item() == pytest.approx(-sum(map(math.log, nearest)) / 6, rel=1e-4)
+
+
+def test_gram_compares_similarities_and_not_features() -> None:
+    patches = torch.randn(2, 5, 4)
+    rotation = torch.linalg.qr(torch.randn(4, 4)).Q
+    assert gram(patches, 3 * patches @ rotation).item() == pytest.approx(0, abs=1e-10)
+    other = torch.randn(2, 5, 4)
+    pairs = [(b, i, j) for b in range(2) for i in range(5) for j in range(5)]
+    ours, theirs = (
+        torch.stack([F.cosine_similarity(x[b, i], x[b, j], 0) for b, i, j in pairs]) for x in (patches, other)
+    )
+    errors = (ours - theirs) ** 2
+    torch.testing.assert_close(gram(patches, other), errors.mean())
+
+
+def test_batch_norm_of_the_teacher_sees_its_batch() -> None:
+    backbone = build("resnet-18(small_images=True, widths=(8, 8, 8, 8), stem_width=8)")
+    objective = DINO(backbone, small=0).train()
+    kinds = {type(module).__name__: module.training for module in objective.teacher.modules()}
+    assert kinds["BatchNorm2d"]
+    assert not kinds["ResNet"]
+
+
+def test_bad_options() -> None:
+    with pytest.raises(MiradaError, match="choose mean or sinkhorn"):
+        made(centring="median")
+    with pytest.raises(MiradaError, match="cannot be -1 small crops"):
+        DINO(build(MODEL), small=-1)
+    with pytest.raises(MiradaError, match="use 2 or more prototypes"):
+        SwAV(build(MODEL), prototypes=1)
+
+
+def test_swav_swaps() -> None:
+    """Equation 2 of arXiv:2006.09882, for two large crops and a small one."""
+    backbone = build(MODEL)
+    objective = SwAV(backbone, prototypes=6, small=1).eval()
+    batch = objective.views(samples())
+    found = objective(backbone, batch, 0.5)["loss"]
+    features = F.normalize(objective.head(torch.cat([backbone(view).pooled for view in batch.values()])), dim=1)
+    scores = (features @ F.normalize(objective.prototypes.weight, dim=1).mT).chunk(3)
+    losses = [-(sinkhorn(scores[t]) * (scores[v] / 0.1).log_softmax(1)).sum(1).mean()
+              for t in (0, 1) for v in (0, 1, 2) if t != v]  # fmt: skip
+    torch.testing.assert_close(found, torch.stack(losses).mean())
+
+
+def test_swavs_queue_takes_part_when_it_is_full() -> None:
+    backbone = build(MODEL)
+    objective = SwAV(backbone, prototypes=6, small=0, queue=16, queue_start=0.5)
+    batch = objective.views(samples())
+    first = objective(backbone, batch, 0.9)["loss"]
+    assert int(objective.get_buffer("queued")) == 8
+    assert objective.get_buffer("queue")[:, :8].any()
+    assert not objective.get_buffer("queue")[:, 8:].any()
+    torch.testing.assert_close(first, objective(backbone, batch, 0.9)["loss"])  # it is full after this assignment only
+    others = F.normalize(torch.randn(2, 16, 128), dim=2)
+    losses = []
+    for progress in (0.1, 0.9):
+        objective.get_buffer("queue").copy_(others)
+        losses.append(objective(backbone, batch, progress)["loss"])
+    torch.testing.assert_close(losses[0], first)  # not before `queue_start`
+    assert losses[1] != losses[0]
