@@ -6,13 +6,16 @@ import typer
 
 __all__ = ["EXAMPLE", "command"]
 
-EXAMPLE = "Example: [bold]mirada evaluate runs/photos data/ --split test[/bold]"
+EXAMPLE = (
+    "Examples: [bold]mirada evaluate runs/photos data/ --split test[/bold]; "
+    "[bold]mirada evaluate runs/unlabelled data/ --probe knn[/bold]"
+)
 
 
 def command(
     ref: Annotated[str, typer.Argument(metavar="REF", help="A run or a model.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images.")],
-    probe: Annotated[str, typer.Option(help="What to measure: accuracy.")] = "accuracy",
+    probe: Annotated[str, typer.Option(help="accuracy (of its head) or knn (of its features).")] = "accuracy",
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default one not trained on.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
     exact_pixels: Annotated[bool, typer.Option("--exact-pixels", help="Decode large JPEGs in full: slower.")] = False,
@@ -35,6 +38,7 @@ def command(
         print_json(result)
         return
     name = "accuracy" if result["split"] == "all" else f"{result['split']} accuracy"
+    name = f"kNN {name}" if probe == "knn" else name
     print(accuracy_line(name, result["metrics"]["accuracy"], result["n"], result["interval"]))
     if result["skipped"]:
         first = result["skipped"][0]

@@ -1,5 +1,6 @@
-"""A model's scores for every image of a source: what the probes that need a head start from."""
+"""What a model says of every image of a source, scores or features: what all probes start from."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from mirada.data.images import Images, Progress
 from mirada.data.sources import Source
 from mirada.model import Model
 
-__all__ = ["Predictions", "evaluation_images", "predict"]
+__all__ = ["Encoded", "Predictions", "encode", "evaluation_images", "predict"]
 
 
 class Predictions(NamedTuple):
@@ -20,6 +21,14 @@ class Predictions(NamedTuple):
     places: NDArray[np.int64]  # (n,) indices into the source
     labels: NDArray[np.int64]  # (n,), -1 where there is none
     logits: torch.Tensor  # (n, C) float32
+
+
+class Encoded(NamedTuple):
+    """One row for each image that could be read."""
+
+    places: NDArray[np.int64]  # (n,) indices into the source
+    labels: NDArray[np.int64]  # (n,), -1 where there is none
+    features: torch.Tensor  # (n, D) float32
 
 
 def evaluation_images(
@@ -47,14 +56,30 @@ def predict(
     wanted = np.arange(len(images))
     if limit is not None and limit < len(images):
         wanted = np.linspace(0, len(images) - 1, limit).round().astype(np.int64)
+    kept, logits = _of_all(model.logits, model, images, wanted, batch, "measuring", on_progress)
+    return Predictions(images.usable[kept], images.labels[kept], logits)
+
+
+def encode(model: Model, images: Images, *, batch: int = 256, on_progress: Progress | None = None) -> Encoded:
+    """Image features of all images in order."""
+    wanted = np.arange(len(images))
+    kept, features = _of_all(model.encode_image, model, images, wanted, batch, "encoding", on_progress)
+    return Encoded(images.usable[kept], images.labels[kept], features)
+
+
+def _of_all(
+    function: Callable[[torch.Tensor], torch.Tensor], model: Model, images: Images, wanted: NDArray[np.int64],
+    batch: int, what: str, on_progress: Progress | None,
+) -> tuple[NDArray[np.int64], torch.Tensor]:  # fmt: skip
+    """The places that could be read, and what `function` makes of their prepared pixels."""
     chunks = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
-    places, logits = [], []
+    places, rows = [], []
     for number, chunk in enumerate(chunks):
         pixels, _, good = images.get(chunk)
         if len(good):
             places.append(good)
-            logits.append(model.logits(model.preprocess.normalise(pixels)).cpu())
+            rows.append(function(model.preprocess.normalise(pixels)).cpu())
         if on_progress is not None:
-            on_progress("measuring", number + 1, len(chunks))
+            on_progress(what, number + 1, len(chunks))
     kept = np.concatenate(places) if places else np.empty(0, np.int64)
-    return Predictions(images.usable[kept], images.labels[kept], torch.cat(logits) if logits else torch.empty(0, 0))
+    return kept, torch.cat(rows) if rows else torch.empty(0, 0)

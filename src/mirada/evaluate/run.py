@@ -7,16 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirada.data.images import Progress
-from mirada.data.sources import DataSet, Source, open_data
+from mirada.data.sources import DataSet, Source, open_data, require_classes
 from mirada.data.splits import train_and_validation
 from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.accuracy import accuracy, wilson_interval
-from mirada.evaluate.predict import evaluation_images, predict
+from mirada.evaluate.knn import knn
+from mirada.evaluate.predict import encode, evaluation_images, predict
 from mirada.loading import load
 from mirada.model import Model
 
 __all__ = ["evaluate"]
 
+PROBES = ("accuracy", "knn")
 SPLITS = ("train", "val", "test", "all")
 
 
@@ -29,23 +31,35 @@ def evaluate(
     Labels are matched to the model's classes by name, so data in which only some of them occur are fine. `exact_pixels`
     is for scores to compare with published ones: see `mirada.evaluate.predict.evaluation_images`.
     """
-    if probe != "accuracy":
-        raise Misuse(f"There is no probe {probe!r}: there is accuracy.")
+    if probe not in PROBES:
+        raise Misuse(f"There is no probe {probe!r}: choose {' or '.join(PROBES)}.")
     if split not in (None, *SPLITS):
         raise Misuse(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
     model = load(ref, device=device, on_progress=on_progress)
     dataset = open_data(data, strict=strict)
-    name, source, notes = choose_split(dataset, split, seed_of_split(model, data))
-    labels = match_classes(model, source)
-    images = evaluation_images(model, source, exact_pixels=exact_pixels, strict=strict, keep=False)
-    found = predict(model, images, batch=batch, on_progress=on_progress)
-    found = found._replace(labels=labels[found.places])
+    seed = seed_of_split(model, data)
+    reading: dict[str, Any] = {"exact_pixels": exact_pixels, "strict": strict, "keep": False}
+    if probe == "knn":
+        classes = require_classes(dataset)
+        known, name, source, notes = choose_neighbours(dataset, split, seed)
+        others = evaluation_images(model, known, **reading)
+        images = evaluation_images(model, source, **reading)
+        encoded = [encode(model, part, batch=batch, on_progress=on_progress) for part in (others, images)]
+        found = knn(encoded[0], encoded[1], len(classes))
+        skipped = others.skipped_files() + images.skipped_files()
+    else:
+        name, source, notes = choose_split(dataset, split, seed)
+        labels = match_classes(model, source)
+        images = evaluation_images(model, source, **reading)
+        found = predict(model, images, batch=batch, on_progress=on_progress)
+        found = found._replace(labels=labels[found.places])
+        skipped = images.skipped_files()
     metrics = dict(accuracy(found))
     count = int((found.labels >= 0).sum())
     return {
         "probe": probe, "split": name, "n": count, "metrics": metrics,
         "interval": list(wilson_interval(metrics["accuracy"], count)),
-        "skipped": [entry._asdict() for entry in dataset.skipped] + images.skipped_files(), "notes": notes,
+        "skipped": [entry._asdict() for entry in dataset.skipped] + skipped, "notes": notes,
     }  # fmt: skip
 
 
@@ -76,10 +90,34 @@ def choose_split(dataset: DataSet, wanted: str | None, seed: int | None) -> tupl
     return wanted, splits[wanted], []
 
 
+def choose_neighbours(dataset: DataSet, wanted: str | None, seed: int | None) -> tuple[Source, str, Source, list[str]]:
+    """The images that vote, and the name and images of the split that is measured by them.
+
+    The train split votes on another. Undivided data are divided by `seed`, as training divides them.
+    """
+    splits = dataset.splits
+    if wanted in ("train", "all"):
+        raise Misuse(f"kNN compares a split with the training images, so --split {wanted} would compare images with "
+                     "themselves: choose val or test.")  # fmt: skip
+    if "train" in splits and len(splits) > 1:
+        name, source, notes = choose_split(dataset, wanted, seed)
+        return splits["train"], name, source, notes
+    if wanted not in (None, "val") and wanted not in splits:
+        raise MiradaError(f"The data have no split {wanted!r}: there is {', '.join(splits)}.")
+    parts = train_and_validation(dataset, seed or 0)
+    return (
+        parts.train,
+        parts.name,
+        parts.validation,
+        [f"{len(parts.train):,} of these images are compared with, and the other {len(parts.validation):,} measured."],
+    )
+
+
 def match_classes(model: Model, source: Source) -> NDArray[np.int64]:
     """The source's labels as the model numbers its classes; -1 stays."""
     if model.classes is None:
-        raise MiradaError(f"The model {model.architecture!r} has no classification head: train one first.")
+        raise MiradaError(f"The model {model.architecture!r} has no classification head: train one, or "
+                          "measure its features with --probe knn.")  # fmt: skip
     if source.labels is None or source.classes is None:
         raise MiradaError("These images have no labels: accuracy needs a folder per class, or a label column.")
     if unknown := [name for name in source.classes if name not in model.classes]:
