@@ -25,7 +25,8 @@ def new_shapes(tmp_path: Path) -> Callable[[int], Path]:
 
 
 @pytest.fixture(autouse=True)
-def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def _the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIRADA_CACHE", str(tmp_path / "cache"))  # never the user's
     monkeypatch.delenv("COLUMNS", raising=False)  # workers are told a width
     torch.manual_seed(0)
 

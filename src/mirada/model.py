@@ -20,6 +20,7 @@ from mirada.data.decode import UndecodableImage, decode
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features
 from mirada.preprocess import Preprocess
+from mirada.saving import save_atomically
 from mirada.text import TextDesign, TextTower
 from mirada.tokenizer import Tokenizer
 
@@ -260,8 +261,6 @@ class Model(nn.Module):
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write `model.safetensors`, `config.json` and, where the vocabulary does not ship, `tokenizer.json`, each
         whole or not at all; returns the folder."""
-        from mirada.train.checkpoint import save_atomically
-
         target = Path(folder)
         config = {"format": MODEL_FORMAT} | self.design.to_dict()
         texts = {"config.json": json.dumps(config, indent=2) + "\n"}

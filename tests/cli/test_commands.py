@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -124,6 +125,32 @@ def test_the_training_split_is_not_measured_unless_asked(
     shutil.copytree(folder_of_shapes, tmp_path / "others")
     other = document("evaluate", trained_run, tmp_path / "others")
     assert (other["split"], other["n"], other["notes"]) == ("all", 90, [])
+
+
+@pytest.mark.parametrize(("probe", "names", "said"), [
+    ("accuracy", ["accuracy", "balanced_accuracy", "loss"], r"val accuracy \d+\.\d% of 18 images \(95% int"),
+    ("knn", ["accuracy", "balanced_accuracy"], r"kNN val accuracy \d+\.\d% of 18 images \(95% interval "),
+    ("linear", ["accuracy", "balanced_accuracy", "loss", "C"], r"linear probe val accuracy \d+\.\d% of 18 im"),
+    ("few-shot", [f"{k}-shot/{what}" for k in (1, 2, 5, 10) for what in ("accuracy", "std")] + ["accuracy"],
+     r"(\d+ per class: \d+\.\d%, ±\d+\.\d% between episodes\n){4}few-shot val accuracy \d+\.\d% of 18 images"),
+    ("retrieval", ["mAP", "R@1"], r"val mAP \d+\.\d% of 18 images \(95% interval "),
+])  # fmt: skip
+def test_probes(folder_of_shapes: Path, trained_run: Path, probe: str, names: list[str], said: str) -> None:
+    command = ["evaluate", trained_run, folder_of_shapes, "--probe", probe]
+    found = document(*command)
+    assert (found["probe"], found["split"], found["n"]) == (probe, "val", 18)
+    assert list(found["metrics"]) == names
+    low, high = found["interval"]
+    assert 0.4 < low < found["metrics"]["mAP" if probe == "retrieval" else "accuracy"] <= high <= 1
+    result = run(*command)
+    assert result.exit_code == 0
+    assert re.match(said, result.stdout), result.stdout
+
+
+def test_the_seed_of_probes(folder_of_shapes: Path) -> None:
+    command = ["evaluate", "vit-pico/8(image_size=24)", folder_of_shapes, "--probe", "few-shot"]
+    first, again, other = (document(*command, "--seed", seed)["metrics"] for seed in (0, 0, 1))
+    assert first == again != other
 
 
 def test_a_recipe_and_flags_over_it(folder_of_shapes: Path, tmp_path: Path) -> None:
@@ -397,7 +424,10 @@ def test_misuse_that_the_parser_finds(arguments: list[str]) -> None:
 def test_misuse_of_evaluate(folder_of_shapes: Path, trained_run: Path) -> None:
     evaluate = ["evaluate", trained_run, folder_of_shapes]
     assert "There is no probe 'luck'" in refused(2, *evaluate, "--probe", "luck")
+    assert "There is no probe 'few_shot'" in refused(2, *evaluate, "--probe", "few_shot")
     assert "There is no split 'tset'" in refused(2, *evaluate, "--split", "tset")
+    assert "choose val or test" in refused(2, *evaluate, "--probe", "linear", "--split", "train")
+    assert "have no labels: linear needs" in refused(1, *evaluate[:2], folder_of_shapes / "red", "--probe", "linear")
     assert "have no split 'test': there is all" in refused(1, *evaluate, "--split", "test")
 
 

@@ -6,17 +6,21 @@ import typer
 
 __all__ = ["EXAMPLE", "command"]
 
+TITLES = {"knn": "kNN", "linear": "linear probe", "few-shot": "few-shot"}
+PROBES = "accuracy (of its head), or of its features: knn, linear, few-shot or retrieval."
+
 EXAMPLE = (
     "Examples: [bold]mirada evaluate runs/photos data/ --split test[/bold]; "
-    "[bold]mirada evaluate runs/unlabelled data/ --probe knn[/bold]"
+    "[bold]mirada evaluate runs/unlabelled data/ --probe linear[/bold]"
 )
 
 
 def command(
     ref: Annotated[str, typer.Argument(metavar="REF", help="A run or a model.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images.")],
-    probe: Annotated[str, typer.Option(help="accuracy (of its head) or knn (of its features).")] = "accuracy",
+    probe: Annotated[str, typer.Option(help=PROBES)] = "accuracy",
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default one not trained on.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the parts of undivided data, episodes.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
     exact_pixels: Annotated[bool, typer.Option("--exact-pixels", help="Decode large JPEGs in full: slower.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -29,17 +33,21 @@ def command(
 
     with Screen() as screen:
         result = evaluate(
-            ref, data, probe=probe, split=split, batch=batch, device=device, strict=strict, exact_pixels=exact_pixels,
-            on_progress=screen.progress,
+            ref, data, probe=probe, split=split, seed=seed, batch=batch, device=device, strict=strict,
+            exact_pixels=exact_pixels, on_progress=screen.progress,
         )  # fmt: skip
         for note in result["notes"]:
             screen.note(note)
     if as_json:
         print_json(result)
         return
-    name = "accuracy" if result["split"] == "all" else f"{result['split']} accuracy"
-    name = f"kNN {name}" if probe == "knn" else name
-    print(accuracy_line(name, result["metrics"]["accuracy"], result["n"], result["interval"]))
+    metrics, name = result["metrics"], "mAP" if probe == "retrieval" else "accuracy"
+    for key in (key for key in metrics if key.endswith("-shot/accuracy")):
+        shots = key.partition("-")[0]
+        spread = f"{metrics[key]:.1%}, ±{metrics[f'{shots}-shot/std']:.1%} between episodes"
+        print(f"{shots} per class: {spread}")
+    title = [TITLES.get(probe, ""), "" if result["split"] == "all" else result["split"], name]
+    print(accuracy_line(" ".join(filter(None, title)), metrics[name], result["n"], result["interval"]))
     if result["skipped"]:
         first = result["skipped"][0]
         print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")

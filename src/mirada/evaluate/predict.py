@@ -1,4 +1,4 @@
-"""What a model says of every image of a source, scores or features: what all probes start from."""
+"""What a model says of every image of a source."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from mirada.data.images import Images, Progress
 from mirada.data.sources import Source
 from mirada.model import Model
 
-__all__ = ["Encoded", "Predictions", "encode", "evaluation_images", "predict"]
+__all__ = ["Predictions", "evaluation_images", "of_all", "predict"]
 
 
 class Predictions(NamedTuple):
@@ -21,14 +21,6 @@ class Predictions(NamedTuple):
     places: NDArray[np.int64]  # (n,) indices into the source
     labels: NDArray[np.int64]  # (n,), -1 where there is none
     logits: torch.Tensor  # (n, C) float32
-
-
-class Encoded(NamedTuple):
-    """One row for each image that could be read."""
-
-    places: NDArray[np.int64]  # (n,) indices into the source
-    labels: NDArray[np.int64]  # (n,), -1 where there is none
-    features: torch.Tensor  # (n, D) float32
 
 
 def evaluation_images(
@@ -56,18 +48,11 @@ def predict(
     wanted = np.arange(len(images))
     if limit is not None and limit < len(images):
         wanted = np.linspace(0, len(images) - 1, limit).round().astype(np.int64)
-    kept, logits = _of_all(model.logits, model, images, wanted, batch, "measuring", on_progress)
+    kept, logits = of_all(model.logits, model, images, wanted, batch, "measuring", on_progress)
     return Predictions(images.usable[kept], images.labels[kept], logits)
 
 
-def encode(model: Model, images: Images, *, batch: int = 256, on_progress: Progress | None = None) -> Encoded:
-    """Image features of all images in order."""
-    wanted = np.arange(len(images))
-    kept, features = _of_all(model.encode_image, model, images, wanted, batch, "encoding", on_progress)
-    return Encoded(images.usable[kept], images.labels[kept], features)
-
-
-def _of_all(
+def of_all(
     function: Callable[[torch.Tensor], torch.Tensor], model: Model, images: Images, wanted: NDArray[np.int64],
     batch: int, what: str, on_progress: Progress | None,
 ) -> tuple[NDArray[np.int64], torch.Tensor]:  # fmt: skip

@@ -1,66 +1,170 @@
 """What `mirada evaluate` does: open a model and data, run one probe, add the interval."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mirada.data.dataset import few
 from mirada.data.images import Progress
-from mirada.data.sources import DataSet, Source, open_data, require_classes
+from mirada.data.sources import DataSet, Source, open_data
 from mirada.data.splits import train_and_validation
 from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.accuracy import accuracy, wilson_interval
+from mirada.evaluate.features import Encoded, Labelled, extract
+from mirada.evaluate.few_shot import SHOTS, few_shot, possible_shots
 from mirada.evaluate.knn import knn
-from mirada.evaluate.predict import encode, evaluation_images, predict
+from mirada.evaluate.linear import linear
+from mirada.evaluate.predict import evaluation_images, predict
+from mirada.evaluate.retrieval import queries, retrieval
 from mirada.loading import load
 from mirada.model import Model
 
-__all__ = ["evaluate"]
+__all__ = ["PROBES", "evaluate"]
 
-PROBES = ("accuracy", "knn")
+PROBES = ("accuracy", "knn", "linear", "few-shot", "retrieval")
 SPLITS = ("train", "val", "test", "all")
 
 
+class Measured(NamedTuple):
+    """What one probe found."""
+
+    split: str
+    images: int  # that the scores are means of
+    metrics: dict[str, float]
+    skipped: list[dict[str, str]]
+    notes: list[str]
+
+
 def evaluate(
-    ref: str, data: str, *, probe: str = "accuracy", split: str | None = None, batch: int = 256, device: str = "cpu",
-    strict: bool = False, exact_pixels: bool = False, on_progress: Progress | None = None,
+    ref: str, data: str, *, probe: str = "accuracy", split: str | None = None, seed: int = 0, batch: int = 256,
+    device: str = "cpu", strict: bool = False, exact_pixels: bool = False, on_progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The document that `mirada evaluate --json` prints; its `notes` are sentences a person should see.
 
-    Labels are matched to the model's classes by name, so data in which only some of them occur are fine. `exact_pixels`
-    is for scores to compare with published ones: see `mirada.evaluate.predict.evaluation_images`.
+    "accuracy" is that of the model's head; the other probes look at its features only, so a model needs no head, and
+    labels are those of the data. Of a head's, labels are matched to its classes by name, so data in which only some of
+    them occur are fine.
+
+    Args:
+        split: train, val, test or all; by default the first of test and val, or a part that `seed` holds out.
+        seed: divides undivided data, draws what probes draw, and makes the weights of a size name.
+        exact_pixels: for scores to compare with published ones: see `mirada.evaluate.predict.evaluation_images`.
     """
     if probe not in PROBES:
-        raise Misuse(f"There is no probe {probe!r}: choose {' or '.join(PROBES)}.")
+        raise Misuse(f"There is no probe {probe!r}: choose {', '.join(PROBES[:-1])} or {PROBES[-1]}.")
     if split not in (None, *SPLITS):
         raise Misuse(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    model = load(ref, device=device, on_progress=on_progress)
+    if split in ("train", "all") and probe not in ("accuracy", "retrieval"):
+        raise Misuse(f"The probe {probe} learns from the training images, so --split {split} would compare images with "
+                     "themselves: choose val or test.")  # fmt: skip
+    with torch.random.fork_rng(devices=[]):  # a size name has random weights: the same ones each time
+        torch.manual_seed(seed)
+        model = load(ref, device=device, on_progress=on_progress)
     dataset = open_data(data, strict=strict)
-    seed = seed_of_split(model, data)
-    reading: dict[str, Any] = {"exact_pixels": exact_pixels, "strict": strict, "keep": False}
-    if probe == "knn":
-        classes = require_classes(dataset)
-        known, name, source, notes = choose_neighbours(dataset, split, seed)
-        others = evaluation_images(model, known, **reading)
-        images = evaluation_images(model, source, **reading)
-        encoded = [encode(model, part, batch=batch, on_progress=on_progress) for part in (others, images)]
-        found = knn(encoded[0], encoded[1], len(classes))
-        skipped = others.skipped_files() + images.skipped_files()
+    trained = seed_of_split(model, data)
+    reading: dict[str, Any] = {"exact_pixels": exact_pixels, "strict": strict}
+    if probe == "accuracy":
+        name, source, notes = choose_split(dataset, split, trained)
+        found = measure_head(model, source, batch, reading, on_progress)._replace(split=name, notes=notes)
     else:
-        name, source, notes = choose_split(dataset, split, seed)
-        labels = match_classes(model, source)
-        images = evaluation_images(model, source, **reading)
-        found = predict(model, images, batch=batch, on_progress=on_progress)
-        found = found._replace(labels=labels[found.places])
-        skipped = images.skipped_files()
-    metrics = dict(accuracy(found))
-    count = int((found.labels >= 0).sum())
+        classes = require_labels(dataset, probe)
+        reading |= {"batch": batch, "on_progress": on_progress}
+        if probe == "retrieval":
+            name, source, notes = choose_split(dataset, split, trained)
+            training = None
+        else:
+            training, name, source, notes = choose_training(dataset, split, seed if trained is None else trained)
+        found = measure_features(model, training, source, classes, probe, seed, reading)
+        found = found._replace(split=name, notes=notes + found.notes)
+    score = found.metrics["mAP" if probe == "retrieval" else "accuracy"]
     return {
-        "probe": probe, "split": name, "n": count, "metrics": metrics,
-        "interval": list(wilson_interval(metrics["accuracy"], count)),
-        "skipped": [entry._asdict() for entry in dataset.skipped] + skipped, "notes": notes,
+        "probe": probe, "split": found.split, "n": found.images, "metrics": found.metrics,
+        "interval": list(wilson_interval(score, found.images)),
+        "skipped": [entry._asdict() for entry in dataset.skipped] + found.skipped, "notes": found.notes,
     }  # fmt: skip
+
+
+def measure_head(
+    model: Model, source: Source, batch: int, reading: dict[str, Any], on_progress: Progress | None
+) -> Measured:
+    """The accuracy of what the model itself says."""
+    labels = match_classes(model, source)
+    images = evaluation_images(model, source, keep=False, **reading)
+    found = predict(model, images, batch=batch, on_progress=on_progress)
+    found = found._replace(labels=labels[found.places])
+    return Measured("", int((found.labels >= 0).sum()), dict(accuracy(found)), images.skipped_files(), [])
+
+
+def measure_features(
+    model: Model, training: Source | None, source: Source, classes: list[str], probe: str, seed: int,
+    reading: dict[str, Any],
+) -> Measured:  # fmt: skip
+    """What a probe that learns from `training`, if there is any, makes of the features of `source`."""
+    encoded = extract(model, source, **reading)
+    skipped = skipped_files(source, encoded)
+    asked = labelled(source, encoded, "measured")
+    notes: list[str] = []
+    if training is None:
+        metrics = dict(retrieval(asked, on_progress=reading["on_progress"]))
+        return Measured("", int(queries(asked.labels).sum()), metrics, skipped, notes)
+    encoded = extract(model, training, **reading)
+    skipped = skipped_files(training, encoded) + skipped
+    known = labelled(training, encoded, "training")
+    require_known(known, asked, classes)
+    if probe == "few-shot" and (missing := [count for count in SHOTS if count not in possible_shots(known.labels)]):
+        present, counts = np.unique(known.labels.numpy(), return_counts=True)
+        smallest = classes[present[counts.argmin()]]
+        notes.append(f"The class {smallest!r} has {counts.min()} of the training images, so there is no score for "
+                     f"{' and '.join(map(str, missing))} per class.")  # fmt: skip
+    scores: Iterator[tuple[str, float]]
+    match probe:
+        case "knn":
+            scores = knn(known, asked, len(classes))
+        case "linear":
+            scores = linear(known, asked, len(classes), seed=seed, on_progress=reading["on_progress"])
+        case _:
+            scores = few_shot(known, asked, seed=seed)
+    return Measured("", len(asked.labels), dict(scores), skipped, notes)
+
+
+def skipped_files(source: Source, encoded: Encoded) -> list[dict[str, str]]:
+    """[{"path", "reason"}, ...] of what could not be read."""
+    return [{"path": source.path(index), "reason": reason} for index, reason in encoded.skipped]
+
+
+def labelled(source: Source, encoded: Encoded, what: str) -> Labelled:
+    """The images that have a label. Raises `MiradaError` if none has."""
+    labels = np.full(len(source), -1, np.int64) if source.labels is None else source.labels
+    found = torch.from_numpy(labels[encoded.places])
+    if not bool((found >= 0).any()):
+        raise MiradaError(f"None of the {what} images has a label: probes need a folder per class, or a label column.")
+    return Labelled(encoded.features[found >= 0], found[found >= 0])
+
+
+def require_labels(dataset: DataSet, probe: str) -> list[str]:
+    """The classes, two or more."""
+    if dataset.classes is None:
+        raise MiradaError(f"These images have no labels: {probe} needs a folder per class, or a label column.")
+    if len(dataset.classes) < 2:
+        raise MiradaError(f"There is one class only, {dataset.classes[0]!r}: {probe} takes images of two or more.")
+    return dataset.classes
+
+
+def require_known(known: Labelled, asked: Labelled, classes: list[str]) -> None:
+    """Raise `MiradaError` for a class to be told that no training image is of, and for a single one."""
+    there = set(known.labels.tolist())
+    if missing := sorted(set(asked.labels.tolist()) - there):
+        raise MiradaError(
+            f"No training image that can be read is of the class {few(classes[label] for label in missing)}: "
+            "add images of it to train, or take it out."
+        )
+    if len(there) < 2:
+        raise MiradaError(f"All training images that can be read are of the class {classes[there.pop()]!r}: "
+                          "add images of another.")  # fmt: skip
 
 
 def seed_of_split(model: Model, data: str) -> int | None:
@@ -90,34 +194,32 @@ def choose_split(dataset: DataSet, wanted: str | None, seed: int | None) -> tupl
     return wanted, splits[wanted], []
 
 
-def choose_neighbours(dataset: DataSet, wanted: str | None, seed: int | None) -> tuple[Source, str, Source, list[str]]:
-    """The images that vote, and the name and images of the split that is measured by them.
+def choose_training(dataset: DataSet, wanted: str | None, seed: int) -> tuple[Source, str, Source, list[str]]:
+    """The images that a probe learns from, and the name and images of the split that is measured.
 
-    The train split votes on another. Undivided data are divided by `seed`, as training divides them.
+    The train split teaches about another. Undivided data are divided by `seed`, class by class, as training does it.
     """
     splits = dataset.splits
-    if wanted in ("train", "all"):
-        raise Misuse(f"kNN compares a split with the training images, so --split {wanted} would compare images with "
-                     "themselves: choose val or test.")  # fmt: skip
     if "train" in splits and len(splits) > 1:
-        name, source, notes = choose_split(dataset, wanted, seed)
-        return splits["train"], name, source, notes
-    if wanted not in (None, "val") and wanted not in splits:
+        name = wanted or next(name for name in ("test", "val") if name in splits)
+        if name not in splits:
+            raise MiradaError(f"The data have no split {name!r}: there is {', '.join(splits)}.")
+        return splits["train"], name, splits[name], []
+    parts = train_and_validation(dataset, seed)
+    if wanted not in (None, parts.name):
         raise MiradaError(f"The data have no split {wanted!r}: there is {', '.join(splits)}.")
-    parts = train_and_validation(dataset, seed or 0)
-    return (
-        parts.train,
-        parts.name,
-        parts.validation,
-        [f"{len(parts.train):,} of these images are compared with, and the other {len(parts.validation):,} measured."],
-    )
+    count, others = len(parts.train), len(parts.validation)
+    if not others:
+        raise MiradaError("There is one image only of each class, and nothing is left to measure: add more of them.")
+    note = f"{count:,} of these images are learned from, and the other {others:,} measured."
+    return parts.train, parts.name, parts.validation, [note, *parts.notes]
 
 
 def match_classes(model: Model, source: Source) -> NDArray[np.int64]:
     """The source's labels as the model numbers its classes; -1 stays."""
     if model.classes is None:
         raise MiradaError(f"The model {model.architecture!r} has no classification head: train one, or "
-                          "measure its features with --probe knn.")  # fmt: skip
+                          "measure its features with --probe knn or linear.")  # fmt: skip
     if source.labels is None or source.classes is None:
         raise MiradaError("These images have no labels: accuracy needs a folder per class, or a label column.")
     if unknown := [name for name in source.classes if name not in model.classes]:

@@ -23,6 +23,7 @@ from mirada.export import hf, timm
 from mirada.export.parts import Parts, Proposal, Written, options_of, take_apart
 from mirada.export.pixels import differences
 from mirada.model import Design, Model
+from mirada.saving import save_atomically
 
 __all__ = ["LAYOUTS", "Exported", "export"]
 
@@ -157,8 +158,6 @@ def _marked(texts: dict[str, str]) -> dict[str, str]:
 
 def _write(target: Path, texts: dict[str, str], tensors: dict[str, Any]) -> None:
     """All files in a folder beside the target, which then takes its place."""
-    from mirada.train.checkpoint import save_atomically
-
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:

@@ -5,34 +5,18 @@ optimiser state and the step number are all there is to keep.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from mirada.errors import MiradaError
+from mirada.saving import save_atomically
 from mirada.train.average import Average
 
-__all__ = ["load_checkpoint", "save_atomically", "save_checkpoint"]
-
-
-def save_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file beside `path`, then move it there: a full disk or a kill leaves the old file intact."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        safetensors.torch.save_file(tensors, temporary, metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise MiradaError(
-            f"Cannot save {path} ({error}): free some space or choose another --out; what was saved before is intact."
-        ) from error
+__all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(
