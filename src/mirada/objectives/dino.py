@@ -29,8 +29,9 @@ class DINO(Objective):
         student_temperature: of predictions.
         teacher_temperature, early_temperature, warm: of targets; it grows from the early one in the first share `warm`.
         momentum: of the teacher; grows to 1 by a cosine.
-        centring: "mean" subtracts a running mean of the teacher's scores (equation 4), which must be with a
-            temperature that sharpens; "sinkhorn" gives every prototype its share (DINOv2, arXiv:2304.07193).
+        centring: "sinkhorn" gives every prototype its share (DINOv2, arXiv:2304.07193), so that answers cannot become
+            the same for all prototypes; "mean" subtracts a running mean of the teacher's scores (equation 4), which
+            wants a lower learning rate: in short runs at the default one the answers did become uniform.
         centre_momentum: of that mean.
         freeze: share of the training in which the last layer keeps its place.
         hidden, bottleneck: widths of the head.
@@ -44,7 +45,7 @@ class DINO(Objective):
         self, backbone: Backbone, *, first: Distortion = "dino", second: Distortion = "dino-second",
         small_distortion: Distortion = "dino-small", small: int = 4, small_share: float = 0.5, prototypes: int = 1024,
         student_temperature: float = 0.1, teacher_temperature: float = 0.04, early_temperature: float = 0.04,
-        warm: float = 0.1, momentum: float = 0.99, centring: str = "mean", centre_momentum: float = 0.9,
+        warm: float = 0.1, momentum: float = 0.99, centring: str = "sinkhorn", centre_momentum: float = 0.9,
         freeze: float = 0.01, hidden: int = 512, bottleneck: int = 128, masked: float = 0.0, koleo: float = 0.0,
         gram: float = 0.0, gram_start: float = 0.5,
     ) -> None:  # fmt: skip
