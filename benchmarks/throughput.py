@@ -32,12 +32,12 @@ from mirada.data.decode import decode, to_canvas
 from mirada.data.images import Images
 from mirada.data.loader import Loader
 from mirada.data.sources import open_data
+from mirada.data.statistics import canvas_side, colour_statistics
 from mirada.memory import keep_freed_memory
 from mirada.objectives import Learner
 from mirada.train.folder import machine
 from mirada.train.loop import train_loop
 from mirada.train.optimiser import build_optimisers
-from mirada.train.run import canvas_side, colour_statistics
 from mirada.train.settings import Settings
 
 REPORT = Path(__file__).parent.parent / "docs" / "numbers" / "throughput.md"

@@ -64,6 +64,7 @@ class Backbone(nn.Module):
     stem_dim: int  # E, width of what `embed` gives
     stride: int  # pixels of the image per entry of `Features.patches`, along one side
     num_layers: int  # the largest `layer_index`
+    drops_tokens: bool = False  # whether `encode` takes `keep`
 
     def embed(self, images: Tensor) -> Tensor:
         """Pixels (B, C, height, width) to patch embeddings (B, h, w, E), before any position is added."""

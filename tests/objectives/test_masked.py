@@ -111,7 +111,7 @@ def test_mae_learns() -> None:
 
 def test_a_network_that_cannot_drop_tokens_says_what_fits() -> None:
     backbone = build("resnet-18(small_images=True)")
-    with pytest.raises(MiradaError, match=r"cannot drop tokens.*as SimMIM does"):
+    with pytest.raises(MiradaError, match=r"MAE drops patches.*use a ViT, or masked\(method='simmim'\)"):
         Masked(backbone, method="mae")(backbone, {"image": torch.randn(2, 3, 16, 16)}, 0.0)
 
 

@@ -102,7 +102,7 @@ def report(folder: Path, **changes: Any) -> tuple[str, Page]:
         "mistakes": [mistake()], "skipped": [{"path": "pets/cat/9.png", "reason": "truncated"}],
         "config_text": "seed: 0\n",
     } | changes  # fmt: skip
-    path = write(folder, **arguments)
+    path = write(folder / "report.html", **arguments)
     assert path == folder / "report.html"
     text = path.read_text(encoding="utf-8")
     return text, Page(text)

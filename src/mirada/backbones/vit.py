@@ -254,6 +254,8 @@ class ViT(Backbone):
         epsilon: of every LayerNorm.
     """
 
+    drops_tokens = True
+
     def __init__(
         self, dim: int, depth: int, num_heads: int, patch_size: int, *, image_size: int = 224, in_channels: int = 3,
         mlp_ratio: float = 4.0, stem: Stem = "patch", stem_width: int = 64, pooling: Pooling = "class",

@@ -22,6 +22,7 @@ def command(
     model: Annotated[str | None, typer.Option(help="Size and patch, such as vit-ti/4: see `mirada models`.")] = None,
     objective: Annotated[str | None, typer.Option(help="A sum such as 'supervised + 0.5*rotation'.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels of what the model sees.")] = None,
+    balance: Annotated[str | None, typer.Option(help="Learn a sum's weights: uncertainty or gradnorm.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Length in passes over the images.")] = None,
     steps: Annotated[int | None, typer.Option(help="Length in updates.")] = None,
     budget: Annotated[str | None, typer.Option(help="Length in time, such as 10m; the schedule ends on time.")] = None,
@@ -35,6 +36,7 @@ def command(
     balanced: Annotated[bool, typer.Option("--balanced", help="Give every class the same say.")] = False,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     init: Annotated[str | None, typer.Option(metavar="REF", help="A model to start from.")] = None,
+    freeze: Annotated[int | None, typer.Option(help="Keep the first N layers as they are; -1: all but heads.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[str | None, typer.Option(metavar="RUN", help="The run's folder.")] = None,
@@ -54,7 +56,7 @@ def command(
         "model": model, "objective": objective, "image_size": image_size, "epochs": epochs, "steps": steps,
         "budget": budget, "batch": batch, "accumulate": accumulate, "learning_rate": lr, "optimiser": optimiser,
         "layer_decay": layer_decay, "augment": augment, "ema": ema, "balanced": balanced or None,
-        "precision": precision, "init": init, "seed": seed,
+        "precision": precision, "init": init, "freeze": freeze, "balance": balance, "seed": seed,
     }  # fmt: skip
     changes = {name: value for name, value in flags.items() if value is not None}
     if resume and (changes or recipe or out is None):

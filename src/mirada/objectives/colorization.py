@@ -121,7 +121,11 @@ class Colorization(Objective):
         logits = logits.transpose(2, 3).flatten(0, 4).float()  # (N, Q)
         loss = -(share * logits.log_softmax(1).gather(1, index)).sum(1)  # equation 2 without its weight
         right = (logits.argmax(1) == index[:, 0]).float()
-        return {"loss": (weight * loss).mean(), "accuracy": right.mean(), "unweighted": loss.mean()}
+        total = (weight * loss).mean()
+        frequencies = self.prior.clamp(min=1e-9).log()[index]  # what one says who knows only how frequent colours are
+        chance = -(weight * (share * frequencies).sum(1)).mean()
+        return {"loss": total, "relative_loss": total.detach() / chance.clamp(min=1e-6), "accuracy": right.mean(),
+                "unweighted": loss.mean()}  # fmt: skip
 
     @torch.no_grad()
     def remember(self, share: Tensor, index: Tensor) -> None:

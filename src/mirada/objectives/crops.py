@@ -1,8 +1,10 @@
 """Multi-crop (Caron et al. 2020, arXiv:2006.09882, section 3.2): two large views of an image and several small ones."""
 
+import math
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mirada.data.augment import Augmentation, augmentation
@@ -10,7 +12,7 @@ from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives.base import Views
 
-__all__ = ["crop_names", "multi_crop"]
+__all__ = ["across_crops", "crop_names", "multi_crop"]
 
 Distortion = str | dict[str, Any] | Augmentation
 
@@ -39,3 +41,16 @@ def _views(
     crops = [samples.view(first, 0), samples.view(second, 1)]
     crops += [samples.view(small, number, (height, width)) for number in range(count)]
     return dict(zip(crop_names(count), crops, strict=True))
+
+
+def across_crops(target: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+    """The mean cross-entropy of the predictions of all crops, log probabilities (V, B, K), with the targets of the
+    large ones, probabilities (2, B, K), but for those of the same crop; and what tells of collapse in the targets."""
+    pairs = -torch.einsum("tbk,vbk->tv", target, predicted) / target.shape[1]
+    loss = pairs[~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)].mean()
+    entropy = torch.special.entr(target).sum(-1).mean()
+    used = torch.unique(target.flatten(0, 1).argmax(1)).numel() / target.shape[-1]
+    return {
+        "loss": loss, "relative_loss": loss.detach() / math.log(target.shape[-1]), "teacher_entropy": entropy,
+        "kl": loss.detach() - entropy, "prototypes_used": torch.tensor(used),
+    }  # fmt: skip

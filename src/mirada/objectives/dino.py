@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features
 from mirada.objectives.base import Encoder, Objective
-from mirada.objectives.crops import Distortion, crop_names, multi_crop
+from mirada.objectives.crops import Distortion, across_crops, crop_names, multi_crop
 from mirada.objectives.heads import DistillationHead
 from mirada.objectives.masks import hide, masks_of_half
 from mirada.objectives.regularisers import gram, koleo
@@ -93,12 +93,8 @@ class DINO(Objective):
         pooled = torch.cat([*(one.pooled for one in large), *(backbone(crop).pooled for crop in crops[2:])])
         predicted = F.log_softmax(self.head(pooled, frozen).float() / self.student_temperature, 1)
         predicted = predicted.view(len(crops), count, -1)  # (V, B, K)
-        pairs = -torch.einsum("tbk,vbk->tv", target, predicted) / count
-        distilled = pairs[~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)].mean()
-        entropy = -(target * target.clamp(min=1e-12).log()).sum(-1).mean()
-        used = torch.unique(target.flatten(0, 1).argmax(1)).numel() / target.shape[-1]
-        result = {"teacher_entropy": entropy, "kl": distilled - entropy, "prototypes_used": torch.tensor(used)}
-        loss = distilled
+        result = across_crops(target, predicted)
+        loss = result["loss"]
         if masks is not None:
             result["masked"] = self._masked(large, taught, masks, temperature, frozen)
             loss = loss + self.masked * result["masked"]
@@ -110,7 +106,11 @@ class DINO(Objective):
                 anchor = self.anchor(torch.cat(crops[:2])).patches.flatten(1, 2).float()
             result["gram"] = gram(torch.cat([one.patches for one in large]).flatten(1, 2).float(), anchor)
             loss = loss + self.gram * result["gram"]
-        return {"loss": loss, **result}
+        return {**result, "loss": loss}
+
+    @torch.no_grad()
+    def answers(self, backbone: Encoder, images: Tensor) -> Tensor:  # noqa: ARG002
+        return self._target(self.teacher_head(self.teacher(images).pooled).float(), "centre", self.teacher_temperature)
 
     @torch.no_grad()
     def after_step(self, backbone: Encoder, progress: float) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mirada.data.augment import Augmentation, augmentation
 from mirada.data.colour import LUMA
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
-from mirada.objectives.base import Encoder, Objective
+from mirada.objectives.base import Encoder, Objective, classified
 from mirada.objectives.heads import projector
 
 __all__ = ["Jigsaw", "cut", "large_enough", "orders", "plain"]
@@ -137,4 +136,4 @@ class Jigsaw(Objective):
         features = backbone(batch["tiles"]).pooled  # (B * 9, D)
         logits = self.head(features.reshape(-1, 9 * features.shape[1])).float()
         label = batch["label"].to(logits.device)
-        return {"loss": F.cross_entropy(logits, label), "accuracy": (logits.argmax(1) == label).float().mean()}
+        return classified(logits, label)

@@ -12,6 +12,7 @@ from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features, Probe
 from mirada.language import Term, sum_of_terms
+from mirada.objectives.balance import BALANCES
 from mirada.objectives.base import Objective, Views
 from mirada.objectives.table import OBJECTIVES
 
@@ -21,6 +22,7 @@ __all__ = ["Learner", "SharedForward"]
 class Learner(nn.Module):
     """`Learner(backbone, "dino(prototypes=4096) + 0.5*rotation")`.
 
+    `balance` names a row of `mirada.objectives.balance.BALANCES`; "fixed" keeps the weights as written.
     `facts` are what is known about the data, such as `classes=10`: each reaches the objectives whose constructor has
     an argument of that name, unless the text sets it.
 
@@ -29,31 +31,55 @@ class Learner(nn.Module):
             data do not give.
     """
 
-    def __init__(self, backbone: Backbone, text: str, **facts: Any) -> None:
+    def __init__(self, backbone: Backbone, text: str, *, balance: str = "fixed", **facts: Any) -> None:
         super().__init__()
         terms = sum_of_terms(text)
         self.backbone = backbone
         self.objectives = nn.ModuleDict({term.name: build_objective(term, backbone, facts) for term in terms})
         self.weights = {term.name: term.weight for term in terms}
+        if balance != "fixed" and len(terms) < 2:
+            raise MiradaError(f"There is nothing to balance in {text!r}: write a sum, such as 'dino + rotation'.")
+        self.balance = None if balance == "fixed" else BALANCES[balance](list(self.weights))
 
     @property
     def views(self) -> Callable[[Samples], dict[str, dict[str, Tensor]]]:
         """A picklable function: the views of every objective, by name. Equal views are made once per batch."""
         return ViewsOfAll({name: objective.views for name, objective in self._terms()})
 
+    def train(self, mode: bool = True) -> "Learner":
+        """Layers that are frozen stay as in evaluation: no drop path, and BatchNorm keeps its statistics."""
+        super().train(mode)
+        if mode and not all(parameter.requires_grad for parameter in self.backbone.parameters()):
+            for module in self.backbone.modules():
+                own = list(module.parameters())
+                if own and not any(parameter.requires_grad for parameter in own):
+                    module.eval()
+        return self
+
     def forward(self, batch: dict[str, dict[str, Tensor]], progress: float) -> dict[str, Tensor]:
-        """{"loss": weighted sum, "<objective>/<scalar>": detached, ...}."""
+        """{"loss": weighted sum, "<objective>/<scalar>": ..., ...}. The terms' own losses keep their gradients."""
         images = [batch[name][key] for name, objective in self._terms() for key in objective.encoded]
         shared = SharedForward(self.backbone, images)
         parts = {name: objective(shared, batch[name], progress) for name, objective in self._terms()}
-        total = sum((self.weights[name] * part["loss"] for name, part in parts.items()), torch.zeros(()))
-        scalars = {f"{name}/{key}": value.detach() for name, part in parts.items() for key, value in part.items()}
+        losses = torch.stack([self.weights[name] * part["loss"].float() for name, part in parts.items()])
+        scalars = {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
+        total = losses.sum()
+        if self.balance is not None:
+            total = self.balance(losses, self._last_layers())
+            scalars |= {f"{name}/factor": factor for name, factor in zip(parts, self.balance.factors(), strict=True)}
         return {"loss": total, **scalars}
 
     def after_step(self, progress: float) -> None:
         """Let every objective follow the new weights."""
         for _, objective in self._terms():
             objective.after_step(self.backbone, progress)
+        if self.balance is not None:
+            self.balance.after_step()
+
+    def answers(self, images: Tensor) -> dict[str, Tensor]:
+        """The answers about `images`, by name, of every objective that has some: see `Objective.answers`."""
+        found = {name: objective.answers(self.backbone, images) for name, objective in self._terms()}
+        return {name: answers for name, answers in found.items() if answers is not None}
 
     def evaluated(self) -> Backbone:
         """The backbone that becomes the run's model: a teacher where the method's authors evaluate that, unless a
@@ -62,6 +88,12 @@ class Learner(nn.Module):
         if "supervised" in self.objectives:
             return self.backbone
         return next((teacher for teacher in teachers if teacher is not None), self.backbone)
+
+    def _last_layers(self) -> list[nn.Parameter]:
+        """What GradNorm compares gradients at."""
+        first = self.backbone.num_layers - 1
+        return [parameter for name, parameter in self.backbone.named_parameters()
+                if parameter.requires_grad and self.backbone.layer_index(name) >= first]  # fmt: skip
 
     def _terms(self) -> list[tuple[str, Objective]]:
         return [(name, module) for name, module in self.objectives.items() if isinstance(module, Objective)]
@@ -83,6 +115,7 @@ class SharedForward:
     def __init__(self, backbone: Backbone, images: list[Tensor]) -> None:
         self.backbone = backbone
         self.dim, self.stem_dim, self.stride = backbone.dim, backbone.stem_dim, backbone.stride
+        self.drops_tokens = backbone.drops_tokens
         self._known: dict[int, tuple[Tensor, Features]] = {}  # the tensor is kept so that its id stays its own
         by_shape: dict[torch.Size, dict[int, Tensor]] = {}
         for image in images:

@@ -55,6 +55,11 @@ class Masked(Objective):
         for what, name, known in (("method", method, RATIOS), ("shape", shape, SHAPES)):
             if name not in known:
                 raise MiradaError(f"There is no {what} {name!r} of masked patches: choose {' or '.join(known)}.")
+        if method == "mae" and not backbone.drops_tokens:
+            raise MiradaError(
+                "MAE drops patches, and the convolutions of this backbone need all of them: use a ViT, or "
+                "masked(method='simmim'), which fits every backbone."
+            )
         self.ratio = RATIOS[method] if ratio is None else ratio
         if not 0 < self.ratio < 1:
             raise MiradaError(f"A ratio of {self.ratio} hides nothing or all: use one between 0 and 1, such as 0.6.")
@@ -93,7 +98,10 @@ class Masked(Objective):
             keep = places[:, : int((~hidden[0]).sum())]
             features = backbone.encode(stem, keep=keep).patches[:, 0]  # (B, k, D)
             error = (self.decoder(features, places, grid).float() - target) ** 2
-        return {"loss": error[hidden].mean(), "hidden": hidden.float().mean()}
+        loss = error[hidden].mean()
+        blind = target[hidden] - target[hidden].mean(0)  # always says the mean patch
+        chance = blind.abs().mean() if self.decoder is None else blind.square().mean()
+        return {"loss": loss, "relative_loss": loss.detach() / chance.clamp(min=1e-6), "hidden": hidden.float().mean()}
 
 
 class Decoder(nn.Module):

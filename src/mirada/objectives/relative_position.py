@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mirada.backbones.vit import sincos_positions
 from mirada.data.augment import Augmentation, augmentation
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
-from mirada.objectives.base import Encoder, Objective
+from mirada.objectives.base import Encoder, Objective, classified
 from mirada.objectives.heads import projector
 from mirada.objectives.jigsaw import cut, large_enough, plain
 
@@ -114,4 +113,4 @@ class RelativePosition(Objective):
             code = self.place(sincos_positions(PLACE_DIM, (rows, columns), features.patches.device)[0])  # (N, 128)
             logits = (self.head(features.patches.flatten(1, 2)) @ code.mT).float().flatten(0, 1)  # (B * N, N)
         label = batch["label"].to(logits.device).flatten()
-        return {"loss": F.cross_entropy(logits, label), "accuracy": (logits.argmax(1) == label).float().mean()}
+        return classified(logits, label)

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mirada.data.augment import Augmentation, augmentation
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
-from mirada.objectives.base import Encoder, Objective
+from mirada.objectives.base import Encoder, Objective, classified
 
 __all__ = ["Rotation"]
 
@@ -52,4 +51,4 @@ class Rotation(Objective):
         del progress
         logits = self.head(backbone(batch["image"]).pooled).float()
         label = batch["label"].to(logits.device)
-        return {"loss": F.cross_entropy(logits, label), "accuracy": (logits.argmax(1) == label).float().mean()}
+        return classified(logits, label)

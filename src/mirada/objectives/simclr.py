@@ -1,5 +1,6 @@
 """SimCLR (Chen et al. 2020, arXiv:2002.05709): two views of one image agree, and all other images differ."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -67,4 +68,8 @@ class SimCLR(Objective):
         loss = F.cross_entropy(logits, partner)
         whole = loss + (processes() - 1) * (loss - loss.detach())  # see `gathered`
         mine = slice(rank() * len(pooled[0]), (rank() + 1) * len(pooled[0]))
-        return {"loss": whole, "accuracy": (logits[mine].argmax(1) == partner[mine]).float().mean()}
+        return {
+            "loss": whole, "relative_loss": loss.detach() / math.log(max(2, len(logits) - 1)),
+            "accuracy": (logits[mine].argmax(1) == partner[mine]).float().mean(),
+            "others": torch.tensor(len(logits) - 2.0),
+        }  # fmt: skip

@@ -97,4 +97,7 @@ class Supervised(Objective):
         weighted = target * self.get_buffer("class_weight")
         loss = -(weighted * F.log_softmax(logits, 1)).sum() / weighted.sum().clamp(min=1e-6)
         right = (logits.argmax(1) == label).float() * share[:, 0]
-        return {"loss": loss, "accuracy": right.sum() / share.sum().clamp(min=1)}
+        frequencies = weighted.sum(0) / weighted.sum().clamp(min=1e-6)
+        chance = torch.special.entr(frequencies).sum()  # of one who knows only how frequent classes are
+        return {"loss": loss, "relative_loss": loss.detach() / chance.clamp(min=1e-6),
+                "accuracy": right.sum() / share.sum().clamp(min=1)}  # fmt: skip

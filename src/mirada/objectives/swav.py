@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mirada.errors import MiradaError
 from mirada.objectives.base import Encoder, Objective
-from mirada.objectives.crops import Distortion, crop_names, multi_crop
+from mirada.objectives.crops import Distortion, across_crops, crop_names, multi_crop
 from mirada.objectives.heads import Prototypes, projector
 from mirada.objectives.sinkhorn import sinkhorn
 
@@ -58,12 +58,11 @@ class SwAV(Objective):
         targets = torch.stack([self._assign(number, features.view(len(crops), count, -1)[number], progress)
                                for number in (0, 1)])  # fmt: skip
         predicted = F.log_softmax(scores / self.temperature, -1)
-        pairs = -torch.einsum("tbk,vbk->tv", targets, predicted) / count  # (2, V)
-        others = ~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
-        loss = pairs[others].mean()
-        entropy = -(targets * targets.clamp(min=1e-12).log()).sum(-1).mean()
-        used = torch.unique(targets.flatten(0, 1).argmax(1)).numel() / targets.shape[-1]
-        return {"loss": loss, "kl": loss.detach() - entropy, "prototypes_used": torch.tensor(used)}
+        return across_crops(targets, predicted)
+
+    @torch.no_grad()
+    def answers(self, backbone: Encoder, images: Tensor) -> Tensor:
+        return sinkhorn(self.prototypes(self.head(backbone(images).pooled).float()), self.epsilon)
 
     @torch.no_grad()
     def _assign(self, number: int, features: Tensor, progress: float) -> Tensor:

@@ -4,8 +4,10 @@ import torch
 
 from mirada.backbones import build, canonical
 from mirada.backbones.vit import ViT
+from mirada.data.samples import Samples
 from mirada.errors import blame_the_command
 from mirada.objectives import Learner
+from mirada.train.freeze import freeze
 from mirada.train.settings import Settings
 
 __all__ = ["check_network"]
@@ -13,15 +15,22 @@ __all__ = ["check_network"]
 
 def check_network(given: str | None, settings: Settings) -> str:
     """Build the given network, or else that of the settings, without memory, and its objectives; send images of the
-    settings' sizes through it. Returns its full name."""
+    settings' sizes through it, and let the objectives view some. Returns its full name."""
     with blame_the_command():
         name = given or canonical(settings.model, image_size=settings.image_size)
+        sides = {settings.image_size, settings.early_size or settings.image_size}
         with torch.device("meta"):
             backbone = build(name).eval()
-            for side in {settings.image_size, settings.early_size or settings.image_size}:
+            for side in sides:
                 images = torch.empty(1, 3, side, side)
                 if isinstance(backbone, ViT) and given is None:  # a loaded one may leave pixels over as it always did
                     backbone.require_multiple(images, backbone.stride, "patches")
                 backbone(images)
-        Learner(backbone, settings.objective, classes=2, augment=settings.augment)
+        freeze(backbone, settings.freeze)
+        learner = Learner(backbone, settings.objective, balance=settings.balance, classes=2, augment=settings.augment)
+        for side in sides:  # some objectives need room for tiles
+            half = torch.full((3,), 0.5)
+            canvases = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+            learner.views(Samples(canvases, torch.ones(2), torch.zeros(2).long(), size=(side, side), seed=0,
+                                  mean=half, std=half))  # fmt: skip
     return name

@@ -15,10 +15,17 @@ from mirada.data.loader import Loader, mix_seed
 from mirada.errors import MiradaError
 from mirada.objectives import Learner
 from mirada.train.average import Average
+from mirada.train.conflict import conflicts
 from mirada.train.optimiser import rate_at, set_rates
 from mirada.train.settings import Settings
 
-__all__ = ["Step", "choose_precision", "train_loop"]
+__all__ = ["NotFinite", "Step", "choose_precision", "train_loop"]
+
+LOOKS = 20  # at the gradients of single terms, in a run
+
+
+class NotFinite(MiradaError):  # noqa: N818  # it says what the loss is
+    """The loss or its gradient is not a number any more."""
 
 
 class Step(NamedTuple):
@@ -42,12 +49,13 @@ def train_loop(
         budget: seconds from `started` to the last step; None where the settings' length is in steps or epochs.
 
     Raises:
-        MiradaError: the loss is not a number any more; no weight has been touched by that step.
+        NotFinite: the loss is not a number any more; no weight has been touched by that step.
     """
     views, device = learner.views, loader.device
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     total = steps_of(settings, loader) if budget is None else 0
-    last = 0.0
+    last, looked = 0.0, -1
+    shared = [parameter for parameter in learner.backbone.parameters() if parameter.requires_grad]
     while True:
         begun = time.monotonic()
         seconds = begun - started
@@ -59,18 +67,23 @@ def train_loop(
         share = rate_at(progress, settings)
         set_rates(optimisers, share)
         scalars: dict[str, Tensor] = {}
+        fights: dict[str, float] = {}
         for part in range(settings.accumulate):
             samples = loader.batch(step * settings.accumulate + part, image_size_at(progress, settings))
             batch = to_device(views(samples), device)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 result = learner(batch, progress)
+            if len(learner.weights) > 1 and shared and int(progress * LOOKS) > looked:
+                looked = int(progress * LOOKS)
+                fights = conflicts({name: weight * result[f"{name}/loss"] for name, weight in learner.weights.items()},
+                                   shared)  # fmt: skip
             (result["loss"] / settings.accumulate).backward()
             for name, value in result.items():
                 scalars[name] = scalars.get(name, 0) + value.detach().float() / settings.accumulate
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf, foreach=True)
         values = {name: float(value) for name, value in scalars.items()}
         if not math.isfinite(values["loss"]) or not bool(torch.isfinite(norm)):
-            raise MiradaError(
+            raise NotFinite(
                 f"The loss or its gradient became {'infinite' if math.isinf(values['loss']) else 'not a number'} "
                 f"at step {step + 1}: try a lower --lr, or --precision float32."
             )
@@ -84,7 +97,7 @@ def train_loop(
         ended = time.monotonic()
         last = ended - begun
         done = step / total if budget is None else min(1.0, (ended - started) / budget)
-        values |= {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}
+        values |= fights | {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}
         yield Step(step, done, ended - started, values)
 
 

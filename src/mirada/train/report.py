@@ -8,6 +8,7 @@ untrusted: they reach the page only through autoescaping, and its script only as
 import base64
 import io
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +20,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from mirada.doctor.diagnosis import diagnose
+
 __all__ = ["Mistake", "write_report"]
 
 HELD_OUT = {"val": "validation", "test": "test"}  # first part of a metric's name: measured on images not trained on
+HEALTH = {  # titles of the doctor's charts, and which names belong in them
+    "Dimensions that features use (RankMe)": r"health/rank",
+    "Deviation of features (0: all images alike)": r"health/feature_deviation",
+    "Labels that neighbours name rightly": r"health/knn",
+    "What answers tell about an image (0: collapse)": r"health/.*_information",
+    "Entropy of an answer (1: uniform)": r"health/.*_entropy",
+    "Loss over that of guessing": r".*/relative_loss",
+}
 MAX_POINTS = 400  # of one curve; about as many as a screen can show
 MAX_MORE = 24  # charts of other measurements
 MAX_MISTAKES = 24
@@ -69,22 +80,23 @@ class Chart(NamedTuple):
 
 
 def write_report(
-    run: Path, *, title: str, command: str, summary: dict[str, str | float | int], metrics: list[Row],
-    classes: list[str], confusion: NDArray[Any] | None, mistakes: list[Mistake], skipped: list[dict[str, str]],
-    config_text: str,
+    path: Path, *, title: str, command: str, summary: dict[str, str | float | int], metrics: list[Row],
+    config_text: str, classes: Sequence[str] = (), confusion: NDArray[Any] | None = None,
+    mistakes: Sequence[Mistake] = (), skipped: Sequence[dict[str, str]] = (),
 ) -> Path:  # fmt: skip
-    """Write `run/report.html` and return its path. What a run does not have (classes, mistakes) the page does not show.
+    """Write the page to `path` and return it. What a run does not have (classes, mistakes) the page does not show.
 
     Args:
         summary: `accuracy`, `low`, `high` (its 95% interval), `chance` (all fractions), `count` (images it was measured
             on) and `split` make the verdict, where given; every other entry (model, images, seconds, machine, ...) is
             listed under its name, in this order.
-        metrics: the rows of metrics.jsonl; numbers that are missing or not finite are left out, and said so.
+        metrics: the rows of metrics.jsonl; numbers that are missing or not finite are left out, and said so. What the
+            doctor makes of them has a part of its own.
         confusion: (C, C) counts; rows are the truth.
         mistakes: all or the most confident ones; no more than 24 are shown.
         skipped: {"path", "reason"} of every file that was not used.
     """
-    drawn, more = charts(metrics)
+    drawn, healthy, more = charts(metrics)
     counts = None if confusion is None or not classes else np.asarray(confusion, np.float64)
     verdict, facts = judge(summary, counts, drawn)
     worst = sorted(mistakes, key=lambda mistake: -finite(mistake.confidence, 0.0))[:MAX_MISTAKES]
@@ -94,6 +106,7 @@ def write_report(
     kept = thin(seconds, seconds)
     page = environment().get_template("report.html").render(
         title=title, command=command, verdict=verdict, facts=facts, charts=drawn, more=more, classes=classes,
+        health=healthy, alarms=diagnose(metrics),
         confusion=None if counts is None else confusion_view(counts),
         pairs=[] if counts is None else confused_pairs(counts),
         table=[] if counts is None else class_table(counts),
@@ -103,14 +116,13 @@ def write_report(
             "charts": [
                 {"steps": chart.steps, "percent": chart.percent,
                  "lines": [{"steps": line.steps, "values": line.values} for line in chart.lines]}
-                for chart in drawn + more
+                for chart in drawn + healthy + more
             ],
             "clock": {"steps": steps[kept].tolist(), "seconds": seconds[kept].round(1).tolist()},
             "classes": classes,
             "confusion": [] if counts is None else [(*cell, int(counts[*cell])) for cell in cells],
         },
     )  # fmt: skip
-    path = run / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace")  # a file name that is not UTF-8 holds lone surrogates
     return path
 
@@ -177,8 +189,8 @@ def judge(
     return verdict, [(key.replace("_", " "), number(value)) for key, value in facts.items()]
 
 
-def charts(metrics: list[Row]) -> tuple[list[Chart], list[Chart]]:
-    """The curves everybody wants, and one small chart for every other number that was logged."""
+def charts(metrics: list[Row]) -> tuple[list[Chart], list[Chart], list[Chart]]:
+    """The curves everybody wants, those of the run's health, and one small chart for every other number."""
     keys = list(dict.fromkeys(key for row in metrics for key in row if key not in ("step", "progress", "seconds")))
     losses = [key for key in keys if key in ("loss", *(f"{split}/loss" for split in HELD_OUT))]
     accuracies = [key for key in keys if key.endswith("/accuracy")]
@@ -187,9 +199,19 @@ def charts(metrics: list[Row]) -> tuple[list[Chart], list[Chart]]:
         chart("Accuracy", metrics, accuracies, percent=True),
         chart("Learning rate", metrics, ["learning_rate"], noisy=False),
     ]
-    rest = [key for key in keys if key not in (*losses, *accuracies, "learning_rate")][:MAX_MORE]
+    health = [chart(title, metrics, named) for title, named in health_keys(keys).items()]
+    shown = {"health/image_deviation", "learning_rate", *losses, *accuracies}.union(*health_keys(keys).values())
+    rest = [key for key in keys if key not in shown][:MAX_MORE]
     more = [chart(key.replace("_", " "), metrics, [key]) for key in rest]
-    return [one for one in drawn if one], [one for one in more if one]
+    return [one for one in drawn if one], [one for one in health if one], [one for one in more if one]
+
+
+def health_keys(keys: list[str]) -> dict[str, list[str]]:
+    """The doctor's charts: the numbers that belong into one box under its title."""
+    if not any(key.startswith("health/") for key in keys):
+        return {}
+    found = {title: [key for key in keys if re.fullmatch(name, key)] for title, name in HEALTH.items()}
+    return {title: named for title, named in found.items() if named}
 
 
 def chart(
@@ -209,7 +231,7 @@ def chart(
             notes.append(f"{key} was not a finite number in {rows}, first at step {lost[0]:,.0f}.")
         if not len(values):
             continue
-        split = key.partition("/")[0]
+        split = key.removeprefix("health/").partition("/")[0]
         smoothed = smooth(values) if noisy and split not in HELD_OUT else values
         kept = thin(values, smoothed)
         steps, values, smoothed = steps[kept], values[kept], smoothed[kept]

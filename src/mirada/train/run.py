@@ -17,9 +17,12 @@ from mirada.backbones import build
 from mirada.data.decode import decode, to_canvas
 from mirada.data.images import Images, Progress
 from mirada.data.loader import Loader
-from mirada.data.sources import Source, open_data, require_classes
+from mirada.data.sources import open_data, require_classes
 from mirada.data.splits import train_and_validation
+from mirada.data.statistics import canvas_side, colour_statistics, some_images
 from mirada.device import choose_device
+from mirada.doctor.health import Health
+from mirada.doctor.watch import Watch
 from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import accuracy, wilson_interval
 from mirada.evaluate.predict import Predictions, evaluation_images, predict
@@ -33,13 +36,17 @@ from mirada.train.average import Average
 from mirada.train.check import check_network
 from mirada.train.checkpoint import load_checkpoint, save_checkpoint
 from mirada.train.folder import RunFolder
+from mirada.train.freeze import freeze
 from mirada.train.log import check_logs, open_logs
-from mirada.train.loop import Step, choose_precision, train_loop
+from mirada.train.loop import NotFinite, Step, choose_precision, train_loop
 from mirada.train.optimiser import build_optimisers
 from mirada.train.settings import Settings
 from mirada.train.summary import report
+from mirada.train.take_over import take_over
 
 __all__ = ["Monitor", "train"]
+
+PROBED = 256  # images whose features tell of a run's health
 
 
 class Monitor:
@@ -70,7 +77,8 @@ class Run:
         for note in parts.notes:
             monitor.note(note)
         self.validation_name = parts.name
-        supervised = any(term.name == "supervised" for term in sum_of_terms(settings.objective))
+        terms = sum_of_terms(settings.objective)
+        supervised = any(term.name == "supervised" for term in terms)
         self.classes = require_classes(dataset) if supervised else None
         torch.manual_seed(settings.seed)
         backbone = start.backbone if start else build(name)
@@ -94,8 +102,11 @@ class Run:
             size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
         )
         if start is None:
-            backbone.prepare(preprocess.normalise(some_images(self.images)))  # before any objective copies it
-        self.learner = Learner(backbone, settings.objective, **facts).to(device)
+            backbone.prepare(preprocess.normalise(some_images(self.images)[0]))  # before any objective copies it
+        freeze(backbone, settings.freeze)
+        self.learner = Learner(backbone, settings.objective, balance=settings.balance, **facts).to(device)
+        if settings.init is not None and (taken := take_over(self.learner, settings.init)):
+            monitor.note(taken)
         self.loader = Loader(
             self.images, settings.batch // settings.accumulate, mean=torch.tensor(mean), std=torch.tensor(std),
             seed=settings.seed, device=device, prefetch=device.type != "cpu",
@@ -114,6 +125,10 @@ class Run:
             if supervised and labelled and parts.validation is not None
             else None
         )
+        self.health = None
+        if any(term.name != "supervised" for term in terms):
+            pixels, labels = some_images(self.images, settings.image_size, PROBED)
+            self.health = Health(preprocess.normalise(pixels.to(device)), labels)
         self.skipped = [entry._asdict() for entry in dataset.skipped]
 
     def measure(
@@ -208,7 +223,7 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
     `state` has the updates made so far, the seconds they took, and the seconds that reading the data took; the latter
     come off a budget.
     """
-    settings, measured = run.settings, -1
+    settings, measured, progress = run.settings, -1, 0.0
     step, seconds = int(state["step"]), float(state["seconds"])
     saved_at = time.monotonic()
     writers = open_logs(log, folder.path)
@@ -227,11 +242,12 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
         run.learner, run.loader, run.optimisers, run.average, settings,
         budget=budget, started=saved_at - seconds, step=step,
     )  # fmt: skip
+    watch = Watch(run.learner, run.health, folder.rows(), run.monitor.note)
     run.monitor.progress("starting", 0, 1)
     try:
         with stop_between_steps() as stopped:
             for done in steps:
-                step, seconds = done.step, done.seconds
+                step, seconds, progress = done.step, done.seconds, done.progress
                 row: dict[str, Any] = {"step": step, "progress": done.progress, "seconds": seconds, **done.scalars}
                 due = int(done.progress * (settings.validate + 1))
                 if due > max(measured, 0) and done.progress < 1 and (measured >= 0 or step == 1):
@@ -239,6 +255,8 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
                     row |= metrics
                     run.monitor.measured(step, metrics)
                 measured = due
+                with torch.autocast(run.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                    row |= watch.after(row)
                 run.monitor.step(done, settings.batch)
                 folder.append(row)
                 for write in writers:
@@ -250,6 +268,8 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
                     run.monitor.note(f"Saved after step {step}. To go on: {folder.command_to_resume()}")
                     raise KeyboardInterrupt
     except MiradaError as error:
+        if isinstance(error, NotFinite):
+            folder.append({"step": step + 1, "progress": progress, "seconds": seconds, "loss": None})
         kept = f" The last good checkpoint is {folder.checkpoint}." if folder.checkpoint.exists() else ""
         raise MiradaError(f"{error}{kept}") from error
     save()
@@ -275,28 +295,3 @@ def stop_between_steps() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def canvas_side(source: Source, image_size: int) -> int:
-    """How large images are kept: 1.25 times what the model sees, or less when the first of them are smaller."""
-    wanted = round(1.25 * image_size)
-    largest = 0
-    for index in range(min(32, len(source))):
-        try:
-            largest = max(largest, *decode(source.read(index)).size)
-        except (MiradaError, OSError):
-            continue  # counted and reported when the images are read
-    return min(wanted, max(largest, image_size)) if largest else wanted
-
-
-def some_images(images: Images) -> Tensor:
-    """Up to 1,024 images, spread evenly over the data: uint8 (B, C, S, S)."""
-    places = np.unique(np.linspace(0, len(images) - 1, min(1024, len(images))).astype(np.int64))
-    return images.get(places)[0]
-
-
-def colour_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in 0..1."""
-    pixels = some_images(images).double() / 255
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
-    return tuple(round(float(v), 4) for v in mean), tuple(round(float(v), 4) for v in std)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mirada.errors import MiradaError
+from mirada.objectives.balance import BALANCES
 from mirada.preprocess import Resize
 
 __all__ = ["CONFIG_FORMAT", "Settings", "parse_duration", "read_recipe", "recipe_names"]
@@ -27,6 +28,9 @@ class Settings:
         image_size: side in pixels of what the model sees.
         early_size: side used for the first `early_share` of the run; smaller images are faster (Touvron et al. 2019,
             arXiv:1906.06423, on why the last part should be at full size). None: `image_size` all along.
+        balance: "fixed" for the weights of the sum as written; "uncertainty" or "gradnorm" learn factors of them, see
+            `mirada.objectives.balance`.
+        freeze: how many of the first layers keep their weights, the stem being one; -1 keeps the whole backbone's.
         epochs, steps, budget: how long; exactly one is set. `budget` is seconds, reading the data included.
         batch: images per optimiser step, over all processes and accumulated parts.
         accumulate: parts a batch is computed in, for less memory.
@@ -56,6 +60,8 @@ class Settings:
 
     model: str = "vit-nano/8(stem='deep', pooling='sequence')"
     objective: str = "supervised"
+    balance: str = "fixed"
+    freeze: int = 0
     image_size: int = 64
     early_size: int | None = None
     early_share: float = 0.5
@@ -129,6 +135,7 @@ class Settings:
 
 
 _CHOICES = {
+    "balance": ("fixed", *BALANCES),
     "optimiser": ("auto", "adamw", "muon"),
     "schedule": ("cosine", "linear"),
     "precision": ("auto", "float32", "bfloat16"),

@@ -43,7 +43,7 @@ def report(
     command = str(yaml.safe_load(text).get("command", ""))
     last = {"step": result["steps"], **result["metrics"]}
     return write_report(
-        folder.path, title=folder.path.name, command=command, summary=summary, metrics=[*folder.rows(), last],
+        folder.report, title=folder.path.name, command=command, summary=summary, metrics=[*folder.rows(), last],
         classes=model.classes or [], confusion=counts, mistakes=mistakes, skipped=result["skipped"], config_text=text,
     )  # fmt: skip
 

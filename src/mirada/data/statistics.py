@@ -1,0 +1,47 @@
+"""What a run has to know of its images before it starts: how large they are, their colours, and some of them."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mirada.data.decode import decode
+from mirada.data.images import Images
+from mirada.data.sources import Source
+from mirada.errors import MiradaError
+
+__all__ = ["canvas_side", "colour_statistics", "some_images", "spread"]
+
+
+def canvas_side(source: Source, image_size: int) -> int:
+    """How large images are kept: 1.25 times what the model sees, or less when the first of them are smaller."""
+    wanted = round(1.25 * image_size)
+    largest = 0
+    for index in range(min(32, len(source))):
+        try:
+            largest = max(largest, *decode(source.read(index)).size)
+        except (MiradaError, OSError):
+            continue  # counted and reported when the images are read
+    return min(wanted, max(largest, image_size)) if largest else wanted
+
+
+def spread(images: Images, most: int) -> NDArray[np.int64]:
+    """Up to `most` places, evenly over the data."""
+    return np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(np.int64))
+
+
+def some_images(images: Images, side: int | None = None, most: int = 1024) -> tuple[Tensor, Tensor]:
+    """Up to `most` images, spread evenly over the data, uint8 (B, C, S, S), and their labels (B,), -1 for none. They
+    are resized to `side` if it is given."""
+    pixels, _, places = images.get(spread(images, most))
+    if side is not None and len(pixels) and pixels.shape[-1] != side:
+        pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    return pixels, torch.from_numpy(images.labels[places])
+
+
+def colour_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in 0..1."""
+    pixels = some_images(images)[0].double() / 255
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    return tuple(round(float(v), 4) for v in mean), tuple(round(float(v), 4) for v in std)

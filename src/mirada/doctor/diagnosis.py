@@ -1,0 +1,172 @@
+"""What the numbers of a run say about its health, in plain words: a table of rules over the rows of metrics.jsonl.
+
+Every threshold stands here with its name. They are chosen between what collapsed and what healthy runs of the tests and
+of docs/objectives.md measured; chance levels are exact.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any, NamedTuple
+
+__all__ = ["RULES", "Alarm", "diagnose"]
+
+EARLY = 0.25  # share of a run before which nothing that only takes time is called a disease
+LATEST = 3  # measurements of health, or a twentieth of the steps, that must agree
+AT_CHANCE = 0.99  # of the loss of one who knows nothing
+ABOVE_CHANCE = 1.1
+SAME_ANSWERS = 0.02  # information in answers; healthy runs have 0.1 and more
+ALL_PROTOTYPES = 0.9  # entropy of an answer that says nothing
+ONE_PROTOTYPE = 0.1  # entropy of an answer that is certain
+NO_DEVIATION = 0.02  # of features
+LOST_RANK = 0.4  # of the highest rank of the run
+SAME_IMAGES = 1e-3  # deviation of normalised pixels
+FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
+
+
+class Alarm(NamedTuple):
+    """One thing that is wrong: its name, a sentence with the figures, and a sentence on what to change."""
+
+    name: str
+    message: str
+    advice: str
+
+
+class Course:
+    """What was measured so far, by name."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+        self.progress = max((row.get("progress", 0.0) for row in rows), default=0.0)
+        known: dict[str, Any] = next((row for row in reversed(rows) if row.get("loss") is not None), {})
+        self.terms = [key.partition("/")[0] for key in known if key.endswith("/relative_loss")]
+
+    def values(self, key: str) -> list[float]:
+        """All finite values, in order."""
+        found = [row[key] for row in self.rows if isinstance(row.get(key), (int, float))]
+        return [value for value in found if math.isfinite(value)]
+
+    def latest(self, key: str) -> list[float]:
+        """The newest values: a twentieth of them, three at least; all have to agree. Empty where they are too few."""
+        values = self.values(key)
+        return values[-max(LATEST, len(values) // 20) :] if len(values) >= LATEST else []
+
+    def now(self, key: str) -> float:
+        """The median of the newest values; nan where they are too few."""
+        return median(latest) if (latest := self.latest(key)) else math.nan
+
+    @property
+    def young(self) -> bool:
+        """Whether it is too early to judge what only takes time."""
+        return self.progress < EARLY
+
+
+Rule = Callable[[Course], Iterator[Alarm]]
+
+
+def diagnose(rows: list[dict[str, Any]]) -> list[Alarm]:
+    """All that is wrong with a run, from the rows of its metrics.jsonl; empty where it is healthy. Works while it still
+    runs, too."""
+    course = Course(rows)
+    return [alarm for rule in RULES for alarm in rule(course)]
+
+
+def not_a_number(course: Course) -> Iterator[Alarm]:
+    lost = next((row for row in course.rows if "loss" in row and row["loss"] is None), None)
+    if lost is not None:
+        yield Alarm(
+            "not a number", f"The loss or its gradient was not a finite number at step {lost['step']:,}.",
+            "Lower the learning rate (--lr; muon_learning_rate in a recipe), or use --precision float32.",
+        )  # fmt: skip
+
+
+def identical_images(course: Course) -> Iterator[Alarm]:
+    values = course.values("health/image_deviation")
+    if values and values[-1] < SAME_IMAGES:
+        yield Alarm(
+            "identical images", f"The images do not differ (their pixels deviate by {values[-1]:.1g}).",
+            "Look at the data: is it one picture many times, or are all of them blank?",
+        )  # fmt: skip
+
+
+def collapse(course: Course) -> Iterator[Alarm]:
+    for term in () if course.young else course.terms:
+        entropy, told = course.latest(f"health/{term}_entropy"), course.latest(f"health/{term}_information")
+        if not told or max(told) >= SAME_ANSWERS:
+            continue
+        figures = f"they tell {max(0.0, told[-1]):.1%} of what they could about which image it is"
+        if min(entropy) > ALL_PROTOTYPES:
+            yield Alarm(
+                "uniform collapse",
+                f"{term} gives every image the same answer, spread over all prototypes: {figures}, and the loss stands "
+                f"at ln(K) times {course.now(f'{term}/relative_loss'):.3g}.",
+                "Lower the learning rate (muon_learning_rate or --lr), or sharpen the targets: centring='sinkhorn', a "
+                "lower teacher_temperature.",
+            )  # fmt: skip
+        else:
+            yield Alarm(
+                "one prototype",
+                f"{term} gives every image the same few prototypes (entropy {entropy[-1]:.1%} of ln(K)): {figures}.",
+                "Use centring='sinkhorn' or a centre_momentum below 1, and lower the learning rate.",
+            )  # fmt: skip
+
+
+def sharp_targets(course: Course) -> Iterator[Alarm]:
+    for term in () if course.young else course.terms:
+        entropy, told = course.latest(f"health/{term}_entropy"), course.latest(f"health/{term}_information")
+        if entropy and max(entropy) < ONE_PROTOTYPE and min(told) >= SAME_ANSWERS:
+            yield Alarm(
+                "targets too sharp",
+                f"{term} is taught one prototype per image as if it were a label (entropy {entropy[-1]:.1%} of ln(K)), "
+                "which keeps the accidents of the first steps.",
+                "Raise teacher_temperature (0.04 to 0.07) or SwAV's epsilon (0.05).",
+            )  # fmt: skip
+
+
+def equal_features(course: Course) -> Iterator[Alarm]:
+    deviation = course.latest("health/feature_deviation")
+    if not course.young and deviation and max(deviation) < NO_DEVIATION:
+        yield Alarm(
+            "equal features", f"All images get nearly the same feature (they deviate by {deviation[-1]:.2g} of 1).",
+            "Lower the learning rate, or add a term that keeps features apart, such as dino(koleo=0.1).",
+        )  # fmt: skip
+
+
+def rank_falls(course: Course) -> Iterator[Alarm]:
+    ranks, latest = course.values("health/rank"), course.latest("health/rank")
+    if not course.young and latest and max(latest) < LOST_RANK * max(ranks):
+        yield Alarm(
+            "rank falling", f"Features use {latest[-1]:.1f} dimensions (RankMe), down from {max(ranks):.1f}.",
+            "Lower the learning rate, train for less long, or add dino(koleo=0.1) against it.",
+        )  # fmt: skip
+
+
+def nothing_learned(course: Course) -> Iterator[Alarm]:
+    collapsed = {alarm.message.partition(" ")[0] for alarm in collapse(course)}
+    for term in () if course.young else course.terms:
+        relative = course.now(f"{term}/relative_loss")
+        if relative > ABOVE_CHANCE:
+            yield Alarm(
+                "diverging", f"{term} is worse than guessing: its loss is {relative:.2f} times that of chance.",
+                "Lower the learning rate (--lr; muon_learning_rate in a recipe), or warm up for longer.",
+            )  # fmt: skip
+        elif relative > AT_CHANCE and term not in collapsed:
+            yield Alarm(
+                "nothing learned", f"{term} is at chance: its loss is {relative:.1%} of that of guessing.",
+                "Train for longer or with larger images, or change the learning rate; the task may be too hard here.",
+            )  # fmt: skip
+
+
+def few_others(course: Course) -> Iterator[Alarm]:
+    for term in course.terms:
+        others = course.values(f"{term}/others")
+        if others and others[-1] < FEW_OTHERS:
+            yield Alarm(
+                "batch too small", f"{term} tells each image apart from {others[-1]:.0f} others only.",
+                "Use a larger --batch (128 or more; parts of --accumulate do not see each other), or another method.",
+            )  # fmt: skip
+
+
+RULES: tuple[Rule, ...] = (
+    not_a_number, identical_images, collapse, sharp_targets, equal_features, rank_falls, nothing_learned, few_others,
+)  # fmt: skip

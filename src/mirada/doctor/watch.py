@@ -1,0 +1,52 @@
+"""Measures health now and then while a run goes on, and says aloud what it has not said before."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mirada.doctor.diagnosis import diagnose
+from mirada.doctor.health import Health
+from mirada.objectives import Learner
+
+__all__ = ["Watch"]
+
+TIMES = 20  # measurements in a run
+SHARE = 0.05  # of the run's time that all of them may take; fewer are made where one takes long
+
+
+class Watch:
+    """`after` goes after each step.
+
+    Args:
+        health: None where there is nothing to measure, as in supervised training: the rows are diagnosed all the same.
+        rows: of the steps before, in a run that goes on.
+        say: gets one sentence for each new alarm.
+    """
+
+    def __init__(
+        self, learner: Learner, health: Health | None, rows: list[dict[str, Any]], say: Callable[[str], None]
+    ) -> None:
+        self.learner, self.health, self.rows, self.say = learner, health, list(rows), say
+        self._said: set[str] = set()
+        self._due, self._spent, self._longest = -1, 0.0, 0.0
+
+    def after(self, row: dict[str, Any]) -> dict[str, float]:
+        """What was measured after the step of `row`, which is nothing after most steps."""
+        due = int(row["progress"] * TIMES)
+        measured: dict[str, float] = {}
+        last = row["progress"] >= 1
+        affordable = self._spent + self._longest <= SHARE * row["seconds"] or last
+        if self.health is not None and due > self._due and (affordable or self._due < 0):
+            begun = time.monotonic()
+            measured = self.health.measure(self.learner)
+            took = time.monotonic() - begun
+            self._spent, self._longest = self._spent + took, max(self._longest, took)
+        judge = due > self._due
+        self.rows.append(row | measured)
+        if judge:
+            self._due = due
+            for alarm in diagnose(self.rows):
+                if alarm.name not in self._said:
+                    self._said.add(alarm.name)
+                    self.say(f"The doctor: {alarm.message} {alarm.advice}")
+        return measured

@@ -1,0 +1,73 @@
+"""Every rule speaks for the course it is about, and for that one only."""
+
+from typing import Any
+
+import pytest
+
+from mirada.doctor.diagnosis import RULES, diagnose
+
+HEALTHY: dict[str, Any] = {
+    "loss": 3.0, "dino/relative_loss": 0.6, "simclr/relative_loss": 0.5, "simclr/others": 254.0,
+    "health/image_deviation": 0.8, "health/feature_deviation": 0.7, "health/rank": 30.0,
+    "health/dino_entropy": 0.3, "health/dino_information": 0.5, "health/dino_prototypes": 0.4,
+}  # fmt: skip
+
+SICK = {
+    "not a number": {"loss": None},
+    "identical images": {"health/image_deviation": 0.0},
+    "uniform collapse": {"health/dino_entropy": 0.999, "health/dino_information": 0.001},
+    "one prototype": {"health/dino_entropy": 0.01, "health/dino_information": 0.001},
+    "targets too sharp": {"health/dino_entropy": 0.001},
+    "equal features": {"health/feature_deviation": 0.001},
+    "rank falling": {"health/rank": 2.0},
+    "nothing learned": {"dino/relative_loss": 0.999},
+    "diverging": {"dino/relative_loss": 1.7},
+    "batch too small": {"simclr/others": 14.0},
+}
+
+
+def course(change: dict[str, Any], upto: float = 1.0, steps: int = 40) -> list[dict[str, Any]]:
+    """A run that is healthy in its first half."""
+    return [
+        {"step": step + 1, "progress": (step + 1) / steps} | HEALTHY | (change if step >= steps // 2 else {})
+        for step in range(round(upto * steps))
+    ]
+
+
+def test_a_healthy_course_raises_no_alarm() -> None:
+    assert diagnose(course({})) == []
+    assert diagnose([]) == []
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_each_disease_is_named_and_nothing_else(name: str) -> None:
+    alarms = diagnose(course(SICK[name]))
+    assert [alarm.name for alarm in alarms] == [name]
+    assert alarms[0].message.endswith(".")
+    assert alarms[0].advice.endswith((".", "?"))
+
+
+def test_every_rule_has_a_course() -> None:
+    assert len(SICK) == len(RULES) + 2  # collapse and nothing_learned have two names each
+
+
+@pytest.mark.parametrize("name", sorted(set(SICK) - {"not a number", "identical images", "batch too small"}))
+def test_what_only_takes_time_is_not_called_a_disease_at_once(name: str) -> None:
+    assert diagnose([row | SICK[name] for row in course({}, upto=0.2)]) == []
+
+
+def test_what_was_overcome_is_no_alarm() -> None:
+    sick = SICK["uniform collapse"] | SICK["equal features"] | SICK["nothing learned"]
+    assert diagnose([row | (sick if row["progress"] < 0.5 else {}) for row in course({})]) == []
+
+
+def test_one_odd_measurement_is_no_alarm() -> None:
+    rows = course({})
+    rows[-1] |= SICK["uniform collapse"] | SICK["rank falling"]
+    assert diagnose(rows) == []
+
+
+def test_a_collapse_is_not_also_called_nothing_learned() -> None:
+    alarms = diagnose(course(SICK["uniform collapse"] | SICK["nothing learned"]))
+    assert [alarm.name for alarm in alarms] == ["uniform collapse"]
+    assert "ln(K) times 0.999" in alarms[0].message
