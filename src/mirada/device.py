@@ -1,5 +1,7 @@
 """Where tensors live: `cpu`, `cuda` or `mps`, by a name that is checked before anything is computed."""
 
+import os
+
 import torch
 
 from mirada.errors import MiradaError, Misuse
@@ -17,6 +19,8 @@ def choose_device(name: str | torch.device) -> torch.device:
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if has_cuda else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun started one process for each
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -131,6 +131,8 @@ def test_the_training_split_is_not_measured_unless_asked(
     ("accuracy", ["accuracy", "balanced_accuracy", "loss"], r"val accuracy \d+\.\d% of 18 images \(95% int"),
     ("knn", ["accuracy", "balanced_accuracy"], r"kNN val accuracy \d+\.\d% of 18 images \(95% interval "),
     ("linear", ["accuracy", "balanced_accuracy", "loss", "C"], r"linear probe val accuracy \d+\.\d% of 18 im"),
+    ("attentive", ["accuracy", "balanced_accuracy", "loss", "learning_rate"],
+     r"attentive probe val accuracy \d+\.\d% of 18 im"),
     ("few-shot", [f"{k}-shot/{what}" for k in (1, 2, 5, 10) for what in ("accuracy", "std")] + ["accuracy"],
      r"(\d+ per class: \d+\.\d%, ±\d+\.\d% between episodes\n){4}few-shot val accuracy \d+\.\d% of 18 images"),
     ("retrieval", ["mAP", "R@1"], r"val mAP \d+\.\d% of 18 images \(95% interval "),
@@ -390,6 +392,11 @@ def test_classes_the_model_does_not_know(new_shapes: Callable[[int], Path], trai
     (["--batch", "5", "--accumulate", "2"], "equal parts"),
     (["--optimiser", "sgd"], "choose auto or adamw or muon"),
     (["--precision", "half"], "choose auto or float32 or bfloat16"),
+    (["--objective", "jigsaw", "--model", "vit-pico/16", "--image-size", "16"], "Jigsaw cuts tiles of one patch (16"),
+    (["--model", "resnet-18", "--objective", "masked(method='mae')"], "use a ViT, or masked(method='simmim')"),
+    (["--balance", "gradnorm"], "There is nothing to balance in 'supervised'"),
+    (["--balance", "luck"], "choose fixed or uncertainty or gradnorm"),
+    (["--freeze", "40"], "Cannot freeze 40 layers of a backbone of 8"),
     (["--ema", "1"], "below 1"),
     (["--device", "toaster"], "There is no device 'toaster'"),
     (["--log", "paper"], "There is no log 'paper'"),
@@ -505,6 +512,29 @@ def test_files_of_a_newer_version(folder_of_shapes: Path, trained_run: Path, tmp
 def test_a_loss_that_is_no_number(folder_of_shapes: Path, tmp_path: Path) -> None:
     said = refused(1, "train", folder_of_shapes, *TINY, "--steps", 30, "--lr", "1e30", "--out", tmp_path / "run")
     assert "try a lower --lr" in said
+    doctor = document("doctor", tmp_path / "run")
+    assert not doctor["healthy"]
+    assert [alarm["name"] for alarm in doctor["alarms"]] == ["not a number"]
+
+
+def test_the_doctor(folder_of_shapes: Path, trained_run: Path, tmp_path: Path) -> None:
+    found = document("doctor", trained_run)
+    assert (found["run"], found["healthy"], found["alarms"]) == (str(trained_run), True, [])
+    flat, out = folder_of_shapes / "red", tmp_path / "run"
+    result = run("train", flat, *TINY, "--steps", 12, "--objective", "simclr", "--batch", 8, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("The doctor: simclr tells each image apart from 14 others only.") == 1
+    found = document("doctor", out)
+    assert not found["healthy"]
+    assert "batch too small" in {alarm["name"] for alarm in found["alarms"]}
+    assert {"health/rank", "health/feature_deviation", "simclr/relative_loss"} < found["measured"].keys()
+    result = run("doctor", out)
+    assert result.exit_code == 0
+    assert re.match(rf"{out} after 12 steps: (1 thing is|\d things are) wrong\n\n", result.stdout)
+    assert "\nBatch too small. simclr tells" in result.stdout
+    assert f"page    {out / 'doctor.html'}" in result.stdout
+    assert "tells each image apart from 14 others only" in (out / "report.html").read_text()
+    assert "name a folder that `mirada train` made" in refused(1, "doctor", folder_of_shapes)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.run import evaluate
 
 MODEL = "vit-pico/8(image_size=24)"
-LEARNING = ["knn", "linear", "few-shot"]
+LEARNING = ["knn", "linear", "attentive", "few-shot"]
 PROBES = [*LEARNING, "retrieval"]
 
 
@@ -132,7 +132,7 @@ def test_images_are_not_compared_with_themselves(folder_of_shapes: Path, probe: 
 
 
 def test_a_probe_that_is_not_there(folder_of_shapes: Path) -> None:
-    with pytest.raises(Misuse, match="no probe 'luck': choose accuracy, knn, linear, few-shot or retrieval"):
+    with pytest.raises(Misuse, match="no probe 'luck': choose accuracy, knn, linear, attentive, few-shot or retrieval"):
         measured(folder_of_shapes, "luck")
 
 

@@ -6,8 +6,8 @@ import typer
 
 __all__ = ["EXAMPLE", "command"]
 
-TITLES = {"knn": "kNN", "linear": "linear probe", "few-shot": "few-shot"}
-PROBES = "accuracy (of its head), or of its features: knn, linear, few-shot or retrieval."
+TITLES = {"knn": "kNN", "linear": "linear probe", "attentive": "attentive probe", "few-shot": "few-shot"}
+PROBES = "accuracy (of its head), or of its features: knn, linear, attentive, few-shot or retrieval."
 
 EXAMPLE = (
     "Examples: [bold]mirada evaluate runs/photos data/ --split test[/bold]; "

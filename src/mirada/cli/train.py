@@ -76,6 +76,8 @@ def command(
             data, settings, out=out, resume=resume, device=device, strict=strict,
             command=["mirada", *sys.argv[1:]], log=log or (), monitor=screen,
         )  # fmt: skip
+    if not result:  # a process that does not lead
+        return
     if as_json:
         print_json(result)
         return

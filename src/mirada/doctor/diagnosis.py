@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 __all__ = ["RULES", "Alarm", "diagnose"]
 
 EARLY = 0.25  # share of a run before which nothing that only takes time is called a disease
+HALF = 0.5  # and before which a task that stands at chance may still be about to be understood
 LATEST = 3  # measurements of health, or a twentieth of the steps, that must agree
 AT_CHANCE = 0.99  # of the loss of one who knows nothing
 ABOVE_CHANCE = 1.1
-SAME_ANSWERS = 0.02  # information in answers; healthy runs have 0.1 and more
+SAME_ANSWERS = 0.01  # information in answers; in healthy runs it may dip to 0.02 before it rises
 ALL_PROTOTYPES = 0.9  # entropy of an answer that says nothing
 ONE_PROTOTYPE = 0.1  # entropy of an answer that is certain
 NO_DEVIATION = 0.02  # of features
-LOST_RANK = 0.4  # of the highest rank of the run
+NO_RANK = 1.6  # effective dimensions; untrained networks have 4 and more
+LOST_RANK = 0.4  # of the highest rank that training has reached
 SAME_IMAGES = 1e-3  # deviation of normalised pixels
 FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
 
@@ -41,9 +43,10 @@ class Course:
         known: dict[str, Any] = next((row for row in reversed(rows) if row.get("loss") is not None), {})
         self.terms = [key.partition("/")[0] for key in known if key.endswith("/relative_loss")]
 
-    def values(self, key: str) -> list[float]:
-        """All finite values, in order."""
-        found = [row[key] for row in self.rows if isinstance(row.get(key), (int, float))]
+    def values(self, key: str, since: float = 0.0) -> list[float]:
+        """All finite values, in order, from that progress on."""
+        rows = [row for row in self.rows if row.get("progress", 0.0) >= since]
+        found = [row[key] for row in rows if isinstance(row.get(key), (int, float))]
         return [value for value in found if math.isfinite(value)]
 
     def latest(self, key: str) -> list[float]:
@@ -124,17 +127,21 @@ def sharp_targets(course: Course) -> Iterator[Alarm]:
 
 
 def equal_features(course: Course) -> Iterator[Alarm]:
-    deviation = course.latest("health/feature_deviation")
-    if not course.young and deviation and max(deviation) < NO_DEVIATION:
+    deviation, ranks = course.latest("health/feature_deviation"), course.latest("health/rank")
+    if not course.young and ((deviation and max(deviation) < NO_DEVIATION) or (ranks and max(ranks) < NO_RANK)):
         yield Alarm(
-            "equal features", f"All images get nearly the same feature (they deviate by {deviation[-1]:.2g} of 1).",
+            "equal features",
+            f"All images get nearly the same feature, or multiples of it (deviation {deviation[-1]:.2g} of 1, "
+            f"{ranks[-1]:.1f} effective dimensions).",
             "Lower the learning rate, or add a term that keeps features apart, such as dino(koleo=0.1).",
         )  # fmt: skip
 
 
 def rank_falls(course: Course) -> Iterator[Alarm]:
-    ranks, latest = course.values("health/rank"), course.latest("health/rank")
-    if not course.young and latest and max(latest) < LOST_RANK * max(ranks):
+    # Untrained features have more dimensions than they keep in the first steps, whatever becomes of them.
+    ranks, latest = course.values("health/rank", since=EARLY), course.latest("health/rank")
+    lost = latest and ranks and NO_RANK <= max(latest) < LOST_RANK * max(ranks)
+    if not course.young and lost:
         yield Alarm(
             "rank falling", f"Features use {latest[-1]:.1f} dimensions (RankMe), down from {max(ranks):.1f}.",
             "Lower the learning rate, train for less long, or add dino(koleo=0.1) against it.",
@@ -148,9 +155,10 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
         if relative > ABOVE_CHANCE:
             yield Alarm(
                 "diverging", f"{term} is worse than guessing: its loss is {relative:.2f} times that of chance.",
-                "Lower the learning rate (--lr; muon_learning_rate in a recipe), or warm up for longer.",
+                "Lower the learning rate (--lr; muon_learning_rate in a recipe), or, where there is a teacher, let it "
+                "follow more slowly: momentum=0.99 or more.",
             )  # fmt: skip
-        elif relative > AT_CHANCE and term not in collapsed:
+        elif course.progress >= HALF and relative > AT_CHANCE and term not in collapsed:
             yield Alarm(
                 "nothing learned", f"{term} is at chance: its loss is {relative:.1%} of that of guessing.",
                 "Train for longer or with larger images, or change the learning rate; the task may be too hard here.",

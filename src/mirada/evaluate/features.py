@@ -28,7 +28,7 @@ from mirada.evaluate.predict import evaluation_images, of_all
 from mirada.model import Model
 from mirada.saving import save_atomically
 
-__all__ = ["Encoded", "Labelled", "cache_folder", "extract"]
+__all__ = ["Encoded", "Labelled", "cache_folder", "extract", "require_finite"]
 
 FORMAT = 1  # to be raised when the same model makes other features of the same images
 MOST = 4 << 30  # bytes that all kept features may take
@@ -67,15 +67,21 @@ def extract(
     images = evaluation_images(model, source, exact_pixels=exact_pixels, strict=strict, keep=False)
     kept, features = of_all(model.encode_image, model, images, np.arange(len(images)), batch, "encoding", on_progress)
     encoded = Encoded(features, images.usable[kept], sorted(images.skipped.items()))
-    if not bool((good := features.isfinite().all(1)).all()):
+    require_finite(encoded, model, source)
+    if file is not None:
+        _write(file, encoded)
+    return encoded
+
+
+def require_finite(encoded: Encoded, model: Model, source: Source) -> None:
+    """Raise `MiradaError` that names the first image whose features are not finite."""
+    good = encoded.features.flatten(1).isfinite().all(1)
+    if not bool(good.all()):
         first = source.path(int(encoded.places[int(good.int().argmin())]))
         raise MiradaError(
             f"The features of {first!r} are not finite numbers: the weights of {model.architecture!r} are damaged, "
             "or its training diverged; take an earlier checkpoint."
         )
-    if file is not None:
-        _write(file, encoded)
-    return encoded
 
 
 def cache_folder() -> Path | None:

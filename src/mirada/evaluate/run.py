@@ -14,6 +14,7 @@ from mirada.data.sources import DataSet, Source, open_data
 from mirada.data.splits import train_and_validation
 from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.accuracy import accuracy, wilson_interval
+from mirada.evaluate.descent import LARGE, attentive, extract_tokens, linear_by_descent
 from mirada.evaluate.features import Encoded, Labelled, extract
 from mirada.evaluate.few_shot import SHOTS, few_shot, possible_shots
 from mirada.evaluate.knn import knn
@@ -25,7 +26,7 @@ from mirada.model import Model
 
 __all__ = ["PROBES", "evaluate"]
 
-PROBES = ("accuracy", "knn", "linear", "few-shot", "retrieval")
+PROBES = ("accuracy", "knn", "linear", "attentive", "few-shot", "retrieval")
 SPLITS = ("train", "val", "test", "all")
 
 
@@ -104,14 +105,15 @@ def measure_features(
     reading: dict[str, Any],
 ) -> Measured:  # fmt: skip
     """What a probe that learns from `training`, if there is any, makes of the features of `source`."""
-    encoded = extract(model, source, **reading)
+    encode = extract_tokens if probe == "attentive" else extract
+    encoded = encode(model, source, **reading)
     skipped = skipped_files(source, encoded)
     asked = labelled(source, encoded, "measured")
     notes: list[str] = []
     if training is None:
         metrics = dict(retrieval(asked, on_progress=reading["on_progress"]))
         return Measured("", int(queries(asked.labels).sum()), metrics, skipped, notes)
-    encoded = extract(model, training, **reading)
+    encoded = encode(model, training, **reading)
     skipped = skipped_files(training, encoded) + skipped
     known = labelled(training, encoded, "training")
     require_known(known, asked, classes)
@@ -125,7 +127,10 @@ def measure_features(
         case "knn":
             scores = knn(known, asked, len(classes))
         case "linear":
-            scores = linear(known, asked, len(classes), seed=seed, on_progress=reading["on_progress"])
+            fit = linear if len(known.labels) <= LARGE else linear_by_descent
+            scores = fit(known, asked, len(classes), seed=seed, on_progress=reading["on_progress"])
+        case "attentive":
+            scores = attentive(known, asked, len(classes), seed=seed, on_progress=reading["on_progress"])
         case _:
             scores = few_shot(known, asked, seed=seed)
     return Measured("", len(asked.labels), dict(scores), skipped, notes)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mirada.processes import processes, summed
+
 __all__ = ["BALANCES", "Balance", "GradNorm", "Uncertainty"]
 
 
@@ -69,7 +71,7 @@ class GradNorm(Balance):
         if not torch.is_grad_enabled():
             return balanced
         if not bool(self.initial.any()):
-            self.initial.copy_(losses.detach())
+            self.initial.copy_(summed(losses) / processes())
         norms = []
         for loss in losses:
             parts = torch.autograd.grad(loss, list(shared), retain_graph=True, allow_unused=True)

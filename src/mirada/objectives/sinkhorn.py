@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mirada.processes import summed
+from mirada.processes import largest, summed
 
 __all__ = ["sinkhorn"]
 
@@ -25,9 +25,5 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, rounds: int = 3) -> Tensor:
 
 def _log_sum_over_batch(logits: Tensor) -> Tensor:
     """log of the sum of exp over the images of all processes, (1, K)."""
-    largest = logits.amax(0, keepdim=True)
-    whole = largest
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        whole = largest.clone()
-        torch.distributed.all_reduce(whole, torch.distributed.ReduceOp.MAX)
+    whole = largest(logits.amax(0, keepdim=True))
     return whole + summed((logits - whole).exp().sum(0, keepdim=True)).log()

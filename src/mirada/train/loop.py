@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mirada.data.loader import Loader, mix_seed
 from mirada.errors import MiradaError
 from mirada.objectives import Learner
+from mirada.processes import agreed, average_in_place, rank
 from mirada.train.average import Average
 from mirada.train.conflict import conflicts
 from mirada.train.optimiser import rate_at, set_rates
@@ -59,11 +60,11 @@ def train_loop(
     while True:
         begun = time.monotonic()
         seconds = begun - started
-        progress = step / total if budget is None else (seconds + last / 2) / budget
+        progress = step / total if budget is None else agreed((seconds + last / 2) / budget, device)
         if progress >= 1:
             return
         learner.train()
-        torch.manual_seed(mix_seed(settings.seed, step, 0xD0))
+        torch.manual_seed(mix_seed(settings.seed, step, 0xD0, *[rank()] * bool(rank())))
         share = rate_at(progress, settings)
         set_rates(optimisers, share)
         scalars: dict[str, Tensor] = {}
@@ -79,7 +80,9 @@ def train_loop(
                                    shared)  # fmt: skip
             (result["loss"] / settings.accumulate).backward()
             for name, value in result.items():
-                scalars[name] = scalars.get(name, 0) + value.detach().float() / settings.accumulate
+                scalars[name] = scalars.get(name, 0) + value.detach().float().to(device) / settings.accumulate
+        average_in_place(parameter.grad for parameter in parameters if parameter.grad is not None)
+        average_in_place(scalars.values())
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf, foreach=True)
         values = {name: float(value) for name, value in scalars.items()}
         if not math.isfinite(values["loss"]) or not bool(torch.isfinite(norm)):

@@ -1,10 +1,7 @@
 """One training run from data to report: what `mirada train` does."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +29,14 @@ from mirada.memory import keep_freed_memory
 from mirada.model import Model
 from mirada.objectives import Learner
 from mirada.preprocess import Preprocess
+from mirada.processes import agreed, alone, any_of, joined, processes, rank, start_alike
 from mirada.train.average import Average
+from mirada.train.batch_norm import synchronise
 from mirada.train.check import check_network
 from mirada.train.checkpoint import load_checkpoint, save_checkpoint
 from mirada.train.folder import RunFolder
 from mirada.train.freeze import freeze
+from mirada.train.interrupt import stop_between_steps
 from mirada.train.log import check_logs, open_logs
 from mirada.train.loop import NotFinite, Step, choose_precision, train_loop
 from mirada.train.optimiser import build_optimisers
@@ -92,7 +92,8 @@ class Run:
             batch = max(settings.accumulate, len(self.images) // settings.accumulate * settings.accumulate)
             monitor.note(f"The batch is {batch}, because there are only {len(self.images)} images.")
             settings = replace(settings, batch=batch)
-        self.settings = replace(settings, precision=choose_precision(settings.precision, device))
+        halves = agreed(choose_precision(settings.precision, device) == "bfloat16", device)
+        self.settings = replace(settings, precision="bfloat16" if halves else "float32")
         mean, std = (start.preprocess.mean, start.preprocess.std) if start else colour_statistics(self.images)
         counts = np.bincount(self.images.labels[self.images.labels >= 0], minlength=len(self.classes or []))
         facts: dict[str, Any] = {"augment": settings.augment, "balanced": settings.balanced, "counts": counts.tolist()}
@@ -107,9 +108,12 @@ class Run:
         self.learner = Learner(backbone, settings.objective, balance=settings.balance, **facts).to(device)
         if settings.init is not None and (taken := take_over(self.learner, settings.init)):
             monitor.note(taken)
+        synchronise(self.learner)
+        start_alike(self.learner)
         self.loader = Loader(
             self.images, settings.batch // settings.accumulate, mean=torch.tensor(mean), std=torch.tensor(std),
             seed=settings.seed, device=device, prefetch=device.type != "cpu",
+            rank=rank(), processes=processes(),
         )  # fmt: skip
         self.optimisers = build_optimisers(self.learner, self.settings)
         self.average = Average(self.learner, settings.ema) if settings.ema else None
@@ -167,34 +171,45 @@ def train(
     data: str, settings: Settings, *, out: str | None = None, resume: bool = False, device: str = "auto",
     strict: bool = False, command: Sequence[str] = (), log: Sequence[str] = (), monitor: Monitor | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train, measure, save and report; returns what `mirada train --json` prints.
+    """Train, measure, save and report; returns what `mirada train --json` prints, and {} in the processes of a run that
+    do not lead.
 
     The model, a checkpoint and the metrics are on disk whenever this stops: by its end, by Ctrl-C, by an error or by
     kill -9. `resume` goes on with the run in `out`, bit for bit as if it had not stopped when its length is in steps
     or epochs.
     """
-    begun = time.monotonic()
     keep_freed_memory()
-    monitor = monitor or Monitor()
     where = choose_device(device)
     check_logs(log)
+    with joined():
+        watched = monitor if monitor is not None and rank() == 0 else Monitor()
+        return _train(data, settings, out, resume, where, strict, command, log, watched)
+
+
+def _train(
+    data: str, settings: Settings, out: str | None, resume: bool, device: torch.device, strict: bool,
+    command: Sequence[str], log: Sequence[str], monitor: Monitor,
+) -> dict[str, Any]:  # fmt: skip
+    begun, leads = time.monotonic(), rank() == 0
     folder = RunFolder(out) if out else RunFolder.unused(data)
-    if not resume:
+    if leads and not resume:
         folder.require_unused()
     if resume:
         settings, saved_data = folder.read_config()
         data = data or saved_data
-    run = Run(data, settings, where, strict, monitor)
-    if not resume:
+    run = Run(data, settings, device, strict, monitor)
+    if leads and not resume:
         folder.create(run.settings, data, list(command))
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "reading": time.monotonic() - begun}
     if resume and folder.checkpoint.exists():
         state = load_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average)
         monitor.note(f"Going on after step {state['step']}.")
-    if resume:
+    if leads and resume:
         folder.forget_after(state["step"])
     used = state["seconds"]
-    seen = _train_to_the_end(run, folder, state, log)
+    seen = _train_to_the_end(run, folder, state, log if leads else ())
+    if not leads:
+        return {}
 
     metrics, predictions = run.measure(on_progress=monitor.progress)
     if run.average is not None:
@@ -223,10 +238,9 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
     `state` has the updates made so far, the seconds they took, and the seconds that reading the data took; the latter
     come off a budget.
     """
-    settings, measured, progress = run.settings, -1, 0.0
-    step, seconds = int(state["step"]), float(state["seconds"])
+    settings, leads = run.settings, rank() == 0
+    step, seconds, progress = int(state["step"]), float(state["seconds"]), 0.0
     saved_at = time.monotonic()
-    writers = open_logs(log, folder.path)
     budget = settings.budget
     if budget is not None and (budget := budget - state["reading"]) <= 0:
         run.monitor.note(
@@ -242,56 +256,51 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
         run.learner, run.loader, run.optimisers, run.average, settings,
         budget=budget, started=saved_at - seconds, step=step,
     )  # fmt: skip
-    watch = Watch(run.learner, run.health, folder.rows(), run.monitor.note)
+    record = Recorder(run, folder, log) if leads else None
     run.monitor.progress("starting", 0, 1)
     try:
         with stop_between_steps() as stopped:
             for done in steps:
                 step, seconds, progress = done.step, done.seconds, done.progress
-                row: dict[str, Any] = {"step": step, "progress": done.progress, "seconds": seconds, **done.scalars}
-                due = int(done.progress * (settings.validate + 1))
-                if due > max(measured, 0) and done.progress < 1 and (measured >= 0 or step == 1):
-                    metrics, _ = run.measure(limit=2000)
-                    row |= metrics
-                    run.monitor.measured(step, metrics)
-                measured = due
-                with torch.autocast(run.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                    row |= watch.after(row)
-                run.monitor.step(done, settings.batch)
-                folder.append(row)
-                for write in writers:
-                    write(row)
-                if stopped() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes:
+                if record is not None:
+                    record(done)
+                stopping = any_of(stopped(), run.device)
+                if leads and (stopping or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes):
                     save()
                     saved_at = time.monotonic()
-                if stopped():
+                if stopping:
                     run.monitor.note(f"Saved after step {step}. To go on: {folder.command_to_resume()}")
                     raise KeyboardInterrupt
     except MiradaError as error:
-        if isinstance(error, NotFinite):
+        if leads and isinstance(error, NotFinite):
             folder.append({"step": step + 1, "progress": progress, "seconds": seconds, "loss": None})
         kept = f" The last good checkpoint is {folder.checkpoint}." if folder.checkpoint.exists() else ""
         raise MiradaError(f"{error}{kept}") from error
-    save()
+    if leads:
+        save()
     return step * settings.batch
 
 
-@contextmanager
-def stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the end of the step, so that what is saved is whole; a second one does not wait."""
-    received: list[int] = []
+class Recorder:
+    """Measures now and then, and writes down each step."""
 
-    def remember(number: int, _frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
+    def __init__(self, run: Run, folder: RunFolder, log: Sequence[str]) -> None:
+        self.run, self.folder, self.writers = run, folder, open_logs(log, folder.path)
+        self.watch = Watch(run.learner, run.health, folder.rows(), run.monitor.note)
+        self.measured = -1  # how many of the run's validations are due
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __call__(self, done: Step) -> None:
+        run, row = self.run, {"step": done.step, "progress": done.progress, "seconds": done.seconds, **done.scalars}
+        due = int(done.progress * (run.settings.validate + 1))
+        if due > max(self.measured, 0) and done.progress < 1 and (self.measured >= 0 or done.step == 1):
+            metrics, _ = run.measure(limit=2000)
+            row |= metrics
+            run.monitor.measured(done.step, metrics)
+        self.measured = due
+        half = run.settings.precision == "bfloat16"
+        with alone(), torch.autocast(run.device.type, torch.bfloat16, enabled=half):
+            row |= self.watch.after(row)
+        run.monitor.step(done, run.settings.batch)
+        self.folder.append(row)
+        for write in self.writers:
+            write(row)

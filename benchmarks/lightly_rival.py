@@ -1,0 +1,230 @@
+"""lightly's SimCLR, SwAV and DINO on the network, images and time of `self_supervised.py`; then the same probes.
+
+    pip install lightly
+    python benchmarks/lightly_rival.py DATA --name "CIFAR-10 (JPEG copy)" --method simclr --budget 5m
+
+lightly is a box of parts: this is the loop of its own examples, with a torch DataLoader of two workers, its transforms
+at the size of the images, its heads and losses, AdamW and a cosine with warm-up. `--tuned` gives it what its
+documentation advises for small images (half the colour jitter, no blur) and heads as wide as Mirada's; otherwise all
+is at its defaults. The network is Mirada's, so that both train the same one, in the same precision. Each run appends a
+line to docs/numbers/self-supervised.jsonl.
+"""
+
+import argparse
+import copy
+import io
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peers import import_torchvision
+from PIL import Image
+from self_supervised import RECORDS, probes
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from mirada.backbones import build
+from mirada.data.sources import Source, open_data
+from mirada.model import Model
+from mirada.preprocess import Preprocess
+from mirada.train.folder import machine
+from mirada.train.loop import choose_precision
+from mirada.train.settings import parse_duration
+
+
+class Pictures(Dataset[Any]):
+    """Decoded anew each time, as lightly's datasets do."""
+
+    def __init__(self, source: Source, transform: Callable[[Image.Image], list[Tensor]]) -> None:
+        self.source, self.transform = source, transform
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        return self.transform(Image.open(io.BytesIO(self.source.read(index))).convert("RGB"))
+
+
+class Method(nn.Module):
+    """Backbone and heads; `loss` of views at a progress from 0 to 1, and `after_step`."""
+
+    backbone: nn.Module
+
+    def loss(self, views: list[Tensor], progress: float) -> Tensor:
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Nothing by default."""
+
+    def evaluated(self) -> nn.Module:
+        return self.backbone
+
+
+class SimCLR(Method):
+    def __init__(self, backbone: nn.Module, dim: int, tuned: bool) -> None:
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules import SimCLRProjectionHead
+
+        super().__init__()
+        self.backbone = backbone
+        self.head = SimCLRProjectionHead(dim, *((512, 128) if tuned else (2048, 128)))
+        self.criterion = NTXentLoss(temperature=0.2 if tuned else 0.5)
+
+    def loss(self, views: list[Tensor], progress: float) -> Tensor:
+        del progress
+        return self.criterion(*(self.head(self.backbone(view).pooled) for view in views))
+
+
+class SwAV(Method):
+    def __init__(self, backbone: nn.Module, dim: int, tuned: bool) -> None:
+        from lightly.loss import SwaVLoss
+        from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
+
+        super().__init__()
+        self.backbone = backbone
+        self.head = SwaVProjectionHead(dim, *((512, 128) if tuned else (2048, 128)))
+        self.prototypes = SwaVPrototypes(128, n_prototypes=256 if tuned else 3000)
+        self.criterion = SwaVLoss()
+
+    def loss(self, views: list[Tensor], progress: float) -> Tensor:
+        del progress
+        self.prototypes.normalize()
+        scores = [
+            self.prototypes(nn.functional.normalize(self.head(self.backbone(view).pooled), dim=1)) for view in views
+        ]
+        return self.criterion(scores[:2], scores[2:])
+
+
+class DINO(Method):
+    def __init__(self, backbone: nn.Module, dim: int, tuned: bool) -> None:
+        from lightly.loss import DINOLoss
+        from lightly.models.modules import DINOProjectionHead
+        from lightly.models.utils import deactivate_requires_grad
+
+        super().__init__()
+        widths = (512, 128, 1024) if tuned else (2048, 256, 65536)
+        self.backbone, self.head = backbone, DINOProjectionHead(dim, *widths, freeze_last_layer=1)
+        self.teacher, self.teacher_head = copy.deepcopy(backbone), DINOProjectionHead(dim, *widths)
+        self.teacher_head.load_state_dict(self.head.state_dict())
+        deactivate_requires_grad(self.teacher)
+        deactivate_requires_grad(self.teacher_head)
+        self.criterion = DINOLoss(output_dim=widths[2], warmup_teacher_temp_epochs=5)
+
+    def loss(self, views: list[Tensor], progress: float) -> Tensor:
+        with torch.no_grad():
+            taught = [self.teacher_head(self.teacher(view).pooled) for view in views[:2]]
+        return self.criterion(
+            taught, [self.head(self.backbone(view).pooled) for view in views], epoch=int(30 * progress)
+        )
+
+    def after_step(self, progress: float) -> None:
+        from lightly.models.utils import update_momentum
+
+        momentum = 1 - (1 - 0.996) * (math.cos(math.pi * progress) + 1) / 2
+        update_momentum(self.backbone, self.teacher, momentum)
+        update_momentum(self.head, self.teacher_head, momentum)
+
+    def evaluated(self) -> nn.Module:
+        return self.teacher
+
+
+METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "swav": SwAV, "dino": DINO}
+
+
+def transform_of(method: str, size: int, tuned: bool) -> Callable[[Image.Image], list[Tensor]]:
+    """lightly's, at the size of the images."""
+    from lightly import transforms
+
+    small: dict[str, Any] = {"cj_strength": 0.5} if tuned else {}
+    match method:
+        case "simclr":
+            return transforms.SimCLRTransform(input_size=size, **small, **({"gaussian_blur": 0.0} if tuned else {}))
+        case "swav":
+            blur = {"gaussian_blur": 0.0} if tuned else {}
+            return transforms.SwaVTransform(
+                crop_sizes=(size, size // 2), crop_counts=(2, 4 if tuned else 6), **small, **blur
+            )
+        case _:
+            blur = {"gaussian_blur": (0.0, 0.0, 0.0)} if tuned else {}
+            views = 4 if tuned else 6
+            return transforms.DINOTransform(
+                global_crop_size=size, local_crop_size=size // 2, n_local_views=views, **blur
+            )
+
+
+def train(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
+    """The backbone that is evaluated after the budget, and how far it came."""
+    torch.manual_seed(options.seed)
+    began, budget = time.monotonic(), parse_duration(options.budget)
+    half = choose_precision("auto", torch.device("cpu")) == "bfloat16"
+    backbone = build(f"{options.model}(image_size={options.image_size})")
+    method = METHODS[options.method](backbone, backbone.dim, options.tuned).train()
+    pictures = Pictures(
+        open_data(options.data).splits["train"], transform_of(options.method, options.image_size, options.tuned)
+    )
+    loader = DataLoader(pictures, options.batch, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
+    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    peak = options.lr * options.batch / 256
+    optimiser = torch.optim.AdamW(parameters, peak, weight_decay=0.04, fused=True)
+    steps = 0
+    while True:
+        for views in loader:
+            progress = (time.monotonic() - began) / budget
+            if progress >= 1:
+                return method.evaluated(), {
+                    "steps": steps, "images": steps * options.batch, "train_seconds": round(time.monotonic() - began)
+                }  # fmt: skip
+            share = progress / 0.05 if progress < 0.05 else 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
+            for group in optimiser.param_groups:
+                group["lr"] = peak * share
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = method.loss(views, progress)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 3.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            method.after_step(progress)
+            steps += 1
+            if steps % 50 == 0:
+                print(f"step {steps}, {progress:.0%}: loss {float(loss.detach()):.3f}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--budget", default="5m")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="vit-nano/4")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--lr", type=float, default=5e-4, help="peak for a batch of 256")
+    parser.add_argument("--tuned", action="store_true")
+    options = parser.parse_args()
+    import_torchvision()
+    import lightly
+
+    backbone, reached = train(options)
+    name = f"{options.model}(image_size={options.image_size})"
+    preprocess = Preprocess(size=(options.image_size, options.image_size))
+    with tempfile.TemporaryDirectory() as folder:
+        found = probes(Model(name, backbone, preprocess).save(folder), options.data)
+    row = {
+        "data": options.name, "library": f"lightly {lightly.__version__}", "objective": options.method,
+        "model": options.model, "image_size": options.image_size, "batch": options.batch,
+        "flags": f"tuned, lr {options.lr:g}" if options.tuned else "", "budget": options.budget, "seed": options.seed,
+        **reached, **found, "alarms": [], "machine": machine(),
+    }  # fmt: skip
+    with RECORDS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

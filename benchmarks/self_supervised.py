@@ -1,0 +1,214 @@
+"""What each self-supervised objective learns in a given time: train, then measure frozen features on the test split.
+
+    python benchmarks/self_supervised.py run DATA --name "CIFAR-10 (JPEG copy)" --budget 5m --objectives simclr dino
+    python benchmarks/self_supervised.py page
+
+Every run is the real command in a process of its own; use an otherwise idle machine. `untrained` and `pixels` are what
+an objective has to beat: the same network before its first step, and the images themselves. Each run appends a line to
+docs/numbers/self-supervised.jsonl, from which `page` writes docs/objectives.md.
+"""
+
+import argparse
+import inspect
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mirada
+from mirada.data.decode import decode
+from mirada.data.sources import Source, open_data
+from mirada.evaluate.descent import linear_by_descent
+from mirada.evaluate.features import Labelled
+from mirada.evaluate.knn import knn
+from mirada.objectives import OBJECTIVES
+from mirada.preprocess import Preprocess
+from mirada.train.folder import machine
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "docs" / "numbers" / "self-supervised.jsonl"
+PAGE = ROOT / "docs" / "objectives.md"
+
+
+def command(*arguments: object) -> dict[str, Any]:
+    """The document that a command of Mirada prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mirada", *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def probes(ref: Path, data: str) -> dict[str, Any]:
+    """kNN and linear probe, in percent, and how many images were measured."""
+    found = {probe: command("evaluate", ref, data, "--probe", probe) for probe in ("knn", "linear")}
+    scores = {probe: round(100 * document["metrics"]["accuracy"], 2) for probe, document in found.items()}
+    return {**scores, "measured": found["knn"]["n"]}
+
+
+def trained(data: str, objective: str, options: argparse.Namespace, seed: int, out: Path) -> dict[str, Any]:
+    """One run, or the network as it is before one."""
+    length = ["--budget", options.budget]
+    text = objective
+    if objective == "untrained":
+        text, length = "rotation", ["--steps", 1, "--optimiser", "adamw", "--lr", "1e-12"]
+    result = command(
+        "train", data, "--model", options.model, "--image-size", options.image_size, "--batch", options.batch,
+        "--objective", text, "--seed", seed, "--out", out, *length,
+        *(options.flags if objective != "untrained" else []),
+    )  # fmt: skip
+    row = {"steps": result["steps"], "images": result["images"], "train_seconds": round(result["train_seconds"])}
+    if objective == "untrained":
+        row = {"steps": 0, "images": 0, "train_seconds": 0}
+    doctor = command("doctor", out)
+    health = {key.removeprefix("health/"): round(last, 4) for key, (_, last) in doctor["measured"].items()}
+    return {**row, **probes(out, data), "alarms": [alarm["name"] for alarm in doctor["alarms"]], "health": health}
+
+
+def pixels(data: str, side: int) -> dict[str, Any]:
+    """The images themselves as features, squashed to the size that networks see."""
+    splits = open_data(data).splits
+    preprocess = Preprocess(size=(side, side), resize="squash")
+
+    def read(source: Source) -> Labelled:
+        rows = torch.stack([preprocess(decode(source.read(index))).flatten() for index in range(len(source))])
+        return Labelled(rows, torch.from_numpy(np.asarray(source.labels)))
+
+    known, asked = read(splits["train"]), read(splits["test" if "test" in splits else "val"])
+    classes = int(known.labels.max()) + 1
+    scores = {"knn": dict(knn(known, asked, classes)), "linear": dict(linear_by_descent(known, asked, classes))}
+    found = {probe: round(100 * metrics["accuracy"], 2) for probe, metrics in scores.items()}
+    return {"steps": 0, "images": 0, "train_seconds": 0, **found, "measured": len(asked.labels), "alarms": []}
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, and append a line for each run."""
+    for seed in options.seeds:
+        for objective in options.objectives:
+            with tempfile.TemporaryDirectory() as folder:
+                found = (
+                    pixels(options.data, options.image_size)
+                    if objective == "pixels"
+                    else trained(options.data, objective, options, seed, Path(folder) / "run")
+                )
+            still = objective in ("pixels", "untrained")
+            row = {
+                "data": options.name, "library": f"mirada {mirada.__version__}", "objective": objective,
+                "model": "" if objective == "pixels" else options.model, "image_size": options.image_size,
+                "batch": options.batch, "flags": "" if still else " ".join(options.flags),
+                "budget": "" if still else options.budget, "seed": seed, **found, "machine": machine(),
+            }  # fmt: skip
+            with RECORDS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+def rows() -> list[dict[str, Any]]:
+    """All that was recorded."""
+    return [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()]
+
+
+def score(values: list[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def tables(recorded: list[dict[str, Any]]) -> list[str]:
+    """One table for each data set and length of training, best linear probe first."""
+    setting = ("data", "model", "image_size", "batch")
+    lines: list[str] = []
+    trained_rows = [row for row in recorded if row["budget"]]
+    for key in sorted({(*(row[name] for name in setting), row["budget"]) for row in trained_rows}):
+        data, model, size, batch, budget = key
+        mine = [row for row in trained_rows if (*(row[name] for name in setting), row["budget"]) == key]
+        still = [row for row in recorded if not row["budget"] and row["data"] == data and row["image_size"] == size
+                 and row["model"] in ("", model)]  # fmt: skip
+        groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+        for row in mine + still:
+            groups[(row["objective"], row["library"], row["flags"])].append(row)
+        machines = sorted({row["machine"] for row in mine})
+        seeds = sorted({row["seed"] for row in mine})
+        lines += [
+            f"## {data}, {size} pixels, `{model}`, {budget} of training", "",
+            "| objective | by | linear probe | kNN | images seen | seeds | alarms |", "|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        order = sorted(groups.items(), key=lambda item: -statistics.mean(row["linear"] for row in item[1]))
+        for (objective, library, flags), same in order:
+            name = f"*{objective}*" if objective in ("pixels", "untrained") else f"`{objective}`"
+            alarms = sorted({alarm for row in same for alarm in row["alarms"]})
+            lines.append(
+                f"| {name}{f' ({flags})' if flags else ''} | {library} | {score([row['linear'] for row in same])} | "
+                f"{score([row['knn'] for row in same])} | "
+                f"{statistics.mean(row['images'] for row in same):,.0f} | {len(same)} | {', '.join(alarms) or 'none'} |"
+            )
+        lines += [
+            "", f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
+            f"({', '.join(map(str, seeds))}); batch {batch}. Machine: {'; '.join(machines)}.", "",
+        ]  # fmt: skip
+    return lines
+
+
+def described() -> list[str]:
+    """A line for each objective: its paper, what it asks, and its options, from the code."""
+    lines = ["| name | what it asks | options |", "|---|---|---|"]
+    for name, kind in OBJECTIVES.items():
+        text = " ".join((inspect.getdoc(inspect.getmodule(kind)) or "").split("\n\n")[0].split())
+        text = re.sub(r"arXiv:([\d.]+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text).replace("|", "\\|")
+        options = [
+            f"`{option.name}`" for option in inspect.signature(kind.__init__).parameters.values()
+            if option.kind is inspect.Parameter.KEYWORD_ONLY
+        ]  # fmt: skip
+        lines.append(f"| `{name}` | {text} | {', '.join(options)} |")
+    return lines
+
+
+def page() -> None:
+    """Write docs/objectives.md."""
+    text = "\n".join([
+        "# Objectives", "",
+        "What a network can be trained to do, alone or in any sum, with `mirada train PHOTOS --objective "
+        '"dino + 0.5*rotation"`. This page is written by `python benchmarks/self_supervised.py page` from the code and '
+        "from recorded runs ([numbers/self-supervised.jsonl](numbers/self-supervised.jsonl)).", "",
+        *described(), "",
+        "# What each learns", "",
+        "Frozen features are measured by a linear probe and by nearest neighbours (`mirada evaluate --probe linear`, "
+        "`--probe knn`). *untrained* is the same network before its first step, *pixels* the images themselves. The "
+        "last column is what `mirada doctor` said. Repeat a row with `python benchmarks/self_supervised.py run`.", "",
+        *tables(rows()),
+    ])  # fmt: skip
+    PAGE.write_text(text.rstrip() + "\n", encoding="utf-8")
+    print(PAGE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    measure = verbs.add_parser("run")
+    measure.add_argument("data")
+    measure.add_argument("--name", required=True, help="what the data are, for the page")
+    measure.add_argument("--budget", default="5m")
+    measure.add_argument("--seeds", type=int, nargs="+", default=[0])
+    measure.add_argument("--objectives", nargs="+", default=["pixels", "untrained", *list(OBJECTIVES)[1:]])
+    measure.add_argument("--model", default="vit-nano/4")
+    measure.add_argument("--image-size", type=int, default=32)
+    measure.add_argument("--batch", type=int, default=256)
+    measure.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="more flags for mirada train; the last")
+    verbs.add_parser("page")
+    options = parser.parse_args()
+    if options.verb == "page":
+        page()
+    else:
+        run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Several processes train one model: their gradients are those of one process with the whole batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing, nn
+
+import mirada
+from mirada.backbones import build
+from mirada.objectives import Learner
+from mirada.processes import agreed, alone, any_of, average_in_place, largest, processes, rank, start_alike
+from mirada.train.batch_norm import SynchronisedBatchNorm, synchronise
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def learner() -> Learner:
+    torch.manual_seed(0)
+    return Learner(build("resnet-18(small_images=True)"), "simclr(temperature=0.5) + 0.5*rotation").double().train()
+
+
+def batch() -> dict[str, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    first, second, image = torch.randn(3, 8, 3, 16, 16, generator=generator, dtype=torch.float64)
+    label = torch.randint(4, (8,), generator=generator)
+    return {"simclr": {"first": first, "second": second}, "rotation": {"image": image, "label": label}}
+
+
+def work(number: int, port: int, out: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=number, world_size=2)
+    cpu = torch.device("cpu")
+    module = learner()
+    if number == 1:
+        with torch.no_grad():
+            next(module.backbone.parameters()).zero_()
+    synchronise(module)
+    start_alike(module)
+    mine = {name: {key: view.chunk(2)[number] for key, view in views.items()} for name, views in batch().items()}
+    result = module(mine, 0.5)
+    result["loss"].backward()
+    average_in_place(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
+    found = {f"gradient.{name}": parameter.grad for name, parameter in module.named_parameters()}
+    found |= {f"buffer.{name}": buffer for name, buffer in module.named_buffers()}
+    found["simclr/loss"] = result["simclr/loss"].detach()
+    found["agreed"] = torch.tensor(agreed(3.5 + number, cpu))
+    found["any"] = torch.tensor([any_of(number == 1, cpu), any_of(False, cpu)])
+    found["largest"] = largest(torch.tensor([float(number), -float(number)]))
+    with alone():
+        found["alone"] = torch.tensor([processes(), rank()])
+    torch.save(found, f"{out}/{number}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_and_statistics_of_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(work, (free_port(), str(tmp_path)), nprocs=2)
+    parts = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (0, 1)]
+    module = learner()
+    result = module(batch(), 0.5)
+    result["loss"].backward()
+    expected = {f"gradient.{name}": parameter.grad for name, parameter in module.named_parameters()}
+    expected |= {f"buffer.{name}": buffer for name, buffer in module.named_buffers()}
+    expected["simclr/loss"] = result["simclr/loss"].detach()
+    for number, part in enumerate(parts):
+        for name, value in expected.items():
+            torch.testing.assert_close(part[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+        assert part["agreed"] == 3.5
+        assert part["any"].tolist() == [True, False]
+        assert part["largest"].tolist() == [1.0, 0.0]
+        assert part["alone"].tolist() == [1, number]
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5, 5)])
+def test_alone_it_is_the_plain_batch_norm(shape: tuple[int, ...]) -> None:
+    ours = SynchronisedBatchNorm(4)
+    plain = nn.BatchNorm1d(4) if len(shape) == 2 else nn.BatchNorm2d(4)
+    x = torch.randn(shape)
+    torch.testing.assert_close(ours(x), plain(x))
+    torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_the_command_runs_under_torchrun(folder_of_shapes: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
+              str(free_port()), "-m", "mirada"]  # fmt: skip
+    train = ["train", str(folder_of_shapes), "--model", "vit-pico/8(depth=1)", "--image-size", "24", "--batch", "16",
+             "--steps", "6", "--objective", "supervised + simclr + dino(prototypes=32, hidden=32, bottleneck=16)",
+             "--balance", "gradnorm", "--out", str(tmp_path / "run"), "--json"]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *train], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 6
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 7))
+    assert rows[0]["simclr/others"] == 30  # of both processes
+    assert "health/rank" in rows[0]
+    assert "cosine/supervised+simclr" in rows[0]
+    assert mirada.load(tmp_path / "run").classes == ["blue", "green", "red"]
