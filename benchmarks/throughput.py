@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Case:
     precision: str = "bfloat16"
     operations: int = 0  # of RandAugment, at magnitude 9
     large: bool = False  # read the larger pictures
+    options: dict[str, int] = field(default_factory=dict)  # what makes timm's model the same as ours
 
     @property
     def title(self) -> str:
@@ -67,12 +68,15 @@ class Case:
 
 
 TINY, SMALL = ("vit-ti/16", "vit_tiny_patch16_224"), ("vit-s/16", "vit_small_patch16_224")
+NANO = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
 CASES = [
     Case(*TINY, size=128, batch=64, images=512),
     Case(*TINY, size=128, batch=64, images=384, operations=2),
     Case(*TINY, size=128, batch=64, images=256, precision="float32"),
     Case(*SMALL, size=128, batch=32, images=192),
     Case(*TINY, size=224, batch=32, images=192, large=True),
+    Case("vit-nano/8", TINY[1], size=64, batch=128, images=1280, options=NANO),
+    Case("vit-nano/8", TINY[1], size=64, batch=128, images=1280, options=NANO, precision="float32"),
 ]
 
 
@@ -145,7 +149,7 @@ def their_step(case: Case, classes: int) -> Callable[[torch.Tensor, torch.Tensor
     import timm.optim
 
     torch.manual_seed(0)
-    model = timm.create_model(case.theirs, img_size=case.size, num_classes=classes).train()
+    model = timm.create_model(case.theirs, img_size=case.size, num_classes=classes, **case.options).train()
     optimiser = timm.optim.create_optimizer_v2(model, opt="adamw", lr=RATE, weight_decay=DECAY, fused=True)
     criterion = timm.loss.LabelSmoothingCrossEntropy(SMOOTHING)
 
