@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from peers import import_torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +16,8 @@ from mirada.objectives.sinkhorn import sinkhorn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    pytest.importorskip("lightly", reason="lightly is a rival, not a dependency")
+    import_torchvision()
     losses = pytest.importorskip("lightly.loss", reason="lightly is a rival, not a dependency")
 
 
