@@ -28,7 +28,7 @@ from self_supervised import RECORDS, probes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mirada.backbones import build
+from mirada.backbones import build, canonical
 from mirada.data.sources import Source, open_data
 from mirada.model import Model
 from mirada.preprocess import Preprocess
@@ -162,7 +162,7 @@ def train(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
     torch.manual_seed(options.seed)
     began, budget = time.monotonic(), parse_duration(options.budget)
     half = choose_precision("auto", torch.device("cpu")) == "bfloat16"
-    backbone = build(f"{options.model}(image_size={options.image_size})")
+    backbone = build(canonical(options.model, image_size=options.image_size))
     method = METHODS[options.method](backbone, backbone.dim, options.tuned).train()
     pictures = Pictures(
         open_data(options.data).splits["train"], transform_of(options.method, options.image_size, options.tuned)
@@ -211,7 +211,7 @@ def main() -> None:
     import lightly
 
     backbone, reached = train(options)
-    name = f"{options.model}(image_size={options.image_size})"
+    name = canonical(options.model, image_size=options.image_size)
     preprocess = Preprocess(size=(options.image_size, options.image_size))
     with tempfile.TemporaryDirectory() as folder:
         found = probes(Model(name, backbone, preprocess).save(folder), options.data)
