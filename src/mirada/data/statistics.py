@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,7 +10,7 @@ from mirada.data.images import Images
 from mirada.data.sources import Source
 from mirada.errors import MiradaError
 
-__all__ = ["canvas_side", "colour_statistics", "some_images", "spread"]
+__all__ = ["canvas_side", "colour_statistics", "some_images"]
 
 
 def canvas_side(source: Source, image_size: int) -> int:
@@ -26,15 +25,11 @@ def canvas_side(source: Source, image_size: int) -> int:
     return min(wanted, max(largest, image_size)) if largest else wanted
 
 
-def spread(images: Images, most: int) -> NDArray[np.int64]:
-    """Up to `most` places, evenly over the data."""
-    return np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(np.int64))
-
-
 def some_images(images: Images, side: int | None = None, most: int = 1024) -> tuple[Tensor, Tensor]:
     """Up to `most` images, spread evenly over the data, uint8 (B, C, S, S), and their labels (B,), -1 for none. They
     are resized to `side` if it is given."""
-    pixels, _, places = images.get(spread(images, most))
+    spread = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(np.int64))
+    pixels, _, places = images.get(spread)
     if side is not None and len(pixels) and pixels.shape[-1] != side:
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
     return pixels, torch.from_numpy(images.labels[places])

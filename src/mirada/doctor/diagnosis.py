@@ -58,6 +58,11 @@ class Course:
         """The median of the newest values; nan where they are too few."""
         return median(latest) if (latest := self.latest(key)) else math.nan
 
+    def says_the_same(self, term: str) -> bool:
+        """Whether the answers of a term have long told nothing about which image it is."""
+        told = self.latest(f"health/{term}_information")
+        return not self.young and bool(told) and max(told) < SAME_ANSWERS
+
     @property
     def young(self) -> bool:
         """Whether it is too early to judge what only takes time."""
@@ -93,10 +98,8 @@ def identical_images(course: Course) -> Iterator[Alarm]:
 
 
 def collapse(course: Course) -> Iterator[Alarm]:
-    for term in () if course.young else course.terms:
+    for term in filter(course.says_the_same, course.terms):
         entropy, told = course.latest(f"health/{term}_entropy"), course.latest(f"health/{term}_information")
-        if not told or max(told) >= SAME_ANSWERS:
-            continue
         figures = f"they tell {max(0.0, told[-1]):.1%} of what they could about which image it is"
         if min(entropy) > ALL_PROTOTYPES:
             yield Alarm(
@@ -116,8 +119,8 @@ def collapse(course: Course) -> Iterator[Alarm]:
 
 def sharp_targets(course: Course) -> Iterator[Alarm]:
     for term in () if course.young else course.terms:
-        entropy, told = course.latest(f"health/{term}_entropy"), course.latest(f"health/{term}_information")
-        if entropy and max(entropy) < ONE_PROTOTYPE and min(told) >= SAME_ANSWERS:
+        entropy = course.latest(f"health/{term}_entropy")
+        if entropy and max(entropy) < ONE_PROTOTYPE and not course.says_the_same(term):
             yield Alarm(
                 "targets too sharp",
                 f"{term} is taught one prototype per image as if it were a label (entropy {entropy[-1]:.1%} of ln(K)), "
@@ -128,7 +131,8 @@ def sharp_targets(course: Course) -> Iterator[Alarm]:
 
 def equal_features(course: Course) -> Iterator[Alarm]:
     deviation, ranks = course.latest("health/feature_deviation"), course.latest("health/rank")
-    if not course.young and ((deviation and max(deviation) < NO_DEVIATION) or (ranks and max(ranks) < NO_RANK)):
+    measured = deviation and ranks and not course.young
+    if measured and (max(deviation) < NO_DEVIATION or max(ranks) < NO_RANK):
         yield Alarm(
             "equal features",
             f"All images get nearly the same feature, or multiples of it (deviation {deviation[-1]:.2g} of 1, "
@@ -149,7 +153,6 @@ def rank_falls(course: Course) -> Iterator[Alarm]:
 
 
 def nothing_learned(course: Course) -> Iterator[Alarm]:
-    collapsed = {alarm.message.partition(" ")[0] for alarm in collapse(course)}
     for term in () if course.young else course.terms:
         relative = course.now(f"{term}/relative_loss")
         if relative > ABOVE_CHANCE:
@@ -158,7 +161,7 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
                 "Lower the learning rate (--lr; muon_learning_rate in a recipe), or, where there is a teacher, let it "
                 "follow more slowly: momentum=0.99 or more.",
             )  # fmt: skip
-        elif course.progress >= HALF and relative > AT_CHANCE and term not in collapsed:
+        elif course.progress >= HALF and relative > AT_CHANCE and not course.says_the_same(term):
             yield Alarm(
                 "nothing learned", f"{term} is at chance: its loss is {relative:.1%} of that of guessing.",
                 "Train for longer or with larger images, or change the learning rate; the task may be too hard here.",

@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class RunFolder:
         return Settings().with_changes(values, str(self.config)), data
 
     def append(self, row: dict[str, Any]) -> None:
-        """One line of metrics."""
+        """One line of metrics; null for what is no finite number, which JSON has no word for."""
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps({key: _short(value) for key, value in row.items()}) + "\n")
 
@@ -104,7 +105,9 @@ class RunFolder:
 
 
 def _short(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if isfinite(value) else None
 
 
 def processor() -> str:
