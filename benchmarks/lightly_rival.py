@@ -1,13 +1,13 @@
-"""lightly's SimCLR, SwAV and DINO on the network, images and time of `self_supervised.py`; then the same probes.
+"""lightly's SimCLR, SwAV, DINO and MAE on the network, images and time of `self_supervised.py`; then the same probes.
 
-    pip install lightly
+    pip install lightly timm
     python benchmarks/lightly_rival.py DATA --name "CIFAR-10 (JPEG copy)" --method simclr --budget 5m
 
 lightly is a box of parts: this is the loop of its own examples, with a torch DataLoader of two workers, its transforms
 at the size of the images, its heads and losses, AdamW and a cosine with warm-up. `--tuned` gives it what its
 documentation advises for small images (half the colour jitter, no blur) and heads as wide as Mirada's; otherwise all
-is at its defaults. The network is Mirada's, so that both train the same one, in the same precision. Each run appends a
-line to docs/numbers/self-supervised.jsonl.
+is at its defaults, or at those of its example where there are none (MAE's decoder). The network is Mirada's, so that
+both train the same one, in the same precision. Each run appends a line to docs/numbers/self-supervised.jsonl.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mirada.backbones import build, canonical
 from mirada.data.sources import Source, open_data
+from mirada.features import Backbone
 from mirada.model import Model
 from mirada.preprocess import Preprocess
 from mirada.train.folder import machine
@@ -53,7 +54,7 @@ class Pictures(Dataset[Any]):
 class Method(nn.Module):
     """Backbone and heads; `loss` of views at a progress from 0 to 1, and `after_step`."""
 
-    backbone: nn.Module
+    backbone: Backbone
 
     def loss(self, views: list[Tensor], progress: float) -> Tensor:
         raise NotImplementedError
@@ -61,19 +62,19 @@ class Method(nn.Module):
     def after_step(self, progress: float) -> None:
         """Nothing by default."""
 
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Backbone:
         return self.backbone
 
 
 class SimCLR(Method):
-    def __init__(self, backbone: nn.Module, dim: int, tuned: bool) -> None:
+    def __init__(self, backbone: Backbone, options: argparse.Namespace) -> None:
         from lightly.loss import NTXentLoss
         from lightly.models.modules import SimCLRProjectionHead
 
         super().__init__()
         self.backbone = backbone
-        self.head = SimCLRProjectionHead(dim, *((512, 128) if tuned else (2048, 128)))
-        self.criterion = NTXentLoss(temperature=0.2 if tuned else 0.5)
+        self.head = SimCLRProjectionHead(backbone.dim, *((512, 128) if options.tuned else (2048, 128)))
+        self.criterion = NTXentLoss(temperature=0.2 if options.tuned else 0.5)
 
     def loss(self, views: list[Tensor], progress: float) -> Tensor:
         del progress
@@ -81,14 +82,14 @@ class SimCLR(Method):
 
 
 class SwAV(Method):
-    def __init__(self, backbone: nn.Module, dim: int, tuned: bool) -> None:
+    def __init__(self, backbone: Backbone, options: argparse.Namespace) -> None:
         from lightly.loss import SwaVLoss
         from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
 
         super().__init__()
         self.backbone = backbone
-        self.head = SwaVProjectionHead(dim, *((512, 128) if tuned else (2048, 128)))
-        self.prototypes = SwaVPrototypes(128, n_prototypes=256 if tuned else 3000)
+        self.head = SwaVProjectionHead(backbone.dim, *((512, 128) if options.tuned else (2048, 128)))
+        self.prototypes = SwaVPrototypes(128, n_prototypes=256 if options.tuned else 3000)
         self.criterion = SwaVLoss()
 
     def loss(self, views: list[Tensor], progress: float) -> Tensor:
@@ -101,15 +102,15 @@ class SwAV(Method):
 
 
 class DINO(Method):
-    def __init__(self, backbone: nn.Module, dim: int, tuned: bool) -> None:
+    def __init__(self, backbone: Backbone, options: argparse.Namespace) -> None:
         from lightly.loss import DINOLoss
         from lightly.models.modules import DINOProjectionHead
         from lightly.models.utils import deactivate_requires_grad
 
         super().__init__()
-        widths = (512, 128, 1024) if tuned else (2048, 256, 65536)
-        self.backbone, self.head = backbone, DINOProjectionHead(dim, *widths, freeze_last_layer=1)
-        self.teacher, self.teacher_head = copy.deepcopy(backbone), DINOProjectionHead(dim, *widths)
+        widths = (512, 128, 1024) if options.tuned else (2048, 256, 65536)
+        self.backbone, self.head = backbone, DINOProjectionHead(backbone.dim, *widths, freeze_last_layer=1)
+        self.teacher, self.teacher_head = copy.deepcopy(backbone), DINOProjectionHead(backbone.dim, *widths)
         self.teacher_head.load_state_dict(self.head.state_dict())
         deactivate_requires_grad(self.teacher)
         deactivate_requires_grad(self.teacher_head)
@@ -129,11 +130,39 @@ class DINO(Method):
         update_momentum(self.backbone, self.teacher, momentum)
         update_momentum(self.head, self.teacher_head, momentum)
 
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Backbone:
         return self.teacher
 
 
-METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "swav": SwAV, "dino": DINO}
+class MAE(Method):
+    def __init__(self, backbone: Backbone, options: argparse.Namespace) -> None:
+        from lightly.models.modules import MAEDecoderTIMM
+
+        super().__init__()
+        self.backbone, self.tuned = backbone, options.tuned
+        self.patches = (options.image_size // backbone.stride) ** 2
+        width, depth, num_heads = (128, 2, 4) if options.tuned else (512, 1, 16)  # the latter is lightly's example
+        self.decoder = MAEDecoderTIMM(
+            self.patches, backbone.stride, embed_dim=backbone.dim, decoder_embed_dim=width, decoder_depth=depth,
+            decoder_num_heads=num_heads, num_prefix_tokens=0,
+        )  # fmt: skip
+
+    def loss(self, views: list[Tensor], progress: float) -> Tensor:
+        from lightly.models import utils
+
+        del progress
+        (image,) = views
+        size = (len(image), self.patches)
+        keep, hidden = utils.random_token_mask(size, mask_ratio=0.75, mask_class_token=True, device=image.device)
+        seen = self.backbone.encode(self.backbone.embed(image), keep=keep).patches[:, 0]  # (B, k, D)
+        tokens = utils.repeat_token(self.decoder.mask_token, size)
+        tokens = utils.set_at_index(tokens, keep, self.decoder.embed(seen).type_as(tokens))
+        predicted = self.decoder.predict(utils.get_at_index(self.decoder.decode(tokens), hidden))
+        target = utils.get_at_index(utils.patchify(image, self.backbone.stride), hidden)
+        return nn.functional.mse_loss(predicted, utils.normalize_mean_var(target) if self.tuned else target)
+
+
+METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "swav": SwAV, "dino": DINO, "mae": MAE}
 
 
 def transform_of(method: str, size: int, tuned: bool) -> Callable[[Image.Image], list[Tensor]]:
@@ -149,6 +178,8 @@ def transform_of(method: str, size: int, tuned: bool) -> Callable[[Image.Image],
             return transforms.SwaVTransform(
                 crop_sizes=(size, size // 2), crop_counts=(2, 4 if tuned else 6), **small, **blur
             )
+        case "mae":
+            return transforms.MAETransform(input_size=size)
         case _:
             blur = {"gaussian_blur": (0.0, 0.0, 0.0)} if tuned else {}
             views = 4 if tuned else 6
@@ -157,28 +188,31 @@ def transform_of(method: str, size: int, tuned: bool) -> Callable[[Image.Image],
             )
 
 
-def train(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone that is evaluated after the budget, and how far it came."""
+def prepared(options: argparse.Namespace) -> Method:
+    """The method on a new network."""
     torch.manual_seed(options.seed)
-    began, budget = time.monotonic(), parse_duration(options.budget)
+    return METHODS[options.method](build(canonical(options.model, image_size=options.image_size)), options).train()
+
+
+def updates(method: Method, options: argparse.Namespace) -> Iterator[float]:
+    """Train for the budget, from the files on; after each update, the seconds so far."""
+    began, budget, steps = time.monotonic(), parse_duration(options.budget), 0
     half = choose_precision("auto", torch.device("cpu")) == "bfloat16"
-    backbone = build(canonical(options.model, image_size=options.image_size))
-    method = METHODS[options.method](backbone, backbone.dim, options.tuned).train()
     pictures = Pictures(
         open_data(options.data).splits["train"], transform_of(options.method, options.image_size, options.tuned)
     )
-    loader = DataLoader(pictures, options.batch, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
+    workers = options.workers
+    loader = DataLoader(
+        pictures, options.batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+    )
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     peak = options.lr * options.batch / 256
     optimiser = torch.optim.AdamW(parameters, peak, weight_decay=0.04, fused=True)
-    steps = 0
     while True:
         for views in loader:
             progress = (time.monotonic() - began) / budget
             if progress >= 1:
-                return method.evaluated(), {
-                    "steps": steps, "images": steps * options.batch, "train_seconds": round(time.monotonic() - began)
-                }  # fmt: skip
+                return
             share = progress / 0.05 if progress < 0.05 else 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
             for group in optimiser.param_groups:
                 group["lr"] = peak * share
@@ -192,12 +226,14 @@ def train(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
             steps += 1
             if steps % 50 == 0:
                 print(f"step {steps}, {progress:.0%}: loss {float(loss.detach()):.3f}", file=sys.stderr)
+            yield time.monotonic() - began
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """What a run of lightly can be told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("--name", required=True)
+    parser.add_argument("--name", default="")
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--budget", default="5m")
     parser.add_argument("--seed", type=int, default=0)
@@ -205,21 +241,28 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=5e-4, help="peak for a batch of 256")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tuned", action="store_true")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = arguments().parse_args()
     import_torchvision()
     import lightly
 
-    backbone, reached = train(options)
+    method = prepared(options)
+    seconds = list(updates(method, options))
     name = canonical(options.model, image_size=options.image_size)
     preprocess = Preprocess(size=(options.image_size, options.image_size))
     with tempfile.TemporaryDirectory() as folder:
-        found = probes(Model(name, backbone, preprocess).save(folder), options.data)
+        found = probes(Model(name, method.evaluated(), preprocess).save(folder), options.data)
     row = {
         "data": options.name, "library": f"lightly {lightly.__version__}", "objective": options.method,
         "model": options.model, "image_size": options.image_size, "batch": options.batch,
         "flags": f"tuned, lr {options.lr:g}" if options.tuned else "", "budget": options.budget, "seed": options.seed,
-        **reached, **found, "alarms": [], "machine": machine(),
+        "steps": len(seconds), "images": len(seconds) * options.batch, "train_seconds": round(seconds[-1]), **found,
+        "alarms": [], "machine": machine(),
     }  # fmt: skip
     with RECORDS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

@@ -1,42 +1,92 @@
-"""Labels for pictures: what `mirada classify` does."""
+"""Labels for pictures, from a trained head or from words: what `mirada classify` does."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mirada.data.images import Progress
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirada.data.images import Images, Progress
 from mirada.data.sources import list_images
-from mirada.errors import MiradaError
-from mirada.evaluate.predict import evaluation_images, predict
+from mirada.errors import MiradaError, Misuse
+from mirada.evaluate.predict import evaluation_images, of_all
 from mirada.loading import load
+from mirada.model import Model
+from mirada.zero_shot import NONE, class_vectors, probabilities, read_labels, vectors_of_nothing
+from mirada.zero_shot import templates as read_templates
 
 __all__ = ["classify"]
 
 
 def classify(
-    ref: str, paths: Sequence[str | Path], *, top: int = 5, device: str = "cpu", exact_pixels: bool = False,
+    ref: str, paths: Sequence[str | Path], *, labels: str | None = None, templates: str | None = None,
+    threshold: float | None = None, top: int = 5, device: str = "cpu", exact_pixels: bool = False,
     on_progress: Progress | None = None,
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:  # fmt: skip
-    """[{"path", "labels": [{"label", "score"}, ...]}, ...] with the likeliest first, and the files that could not be
-    read as [{"path", "reason"}, ...]. Scores are probabilities over the model's classes. Large JPEGs are decoded at a
-    reduced size unless `exact_pixels`: see `mirada.evaluate.predict.evaluation_images`.
+) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[str]]:  # fmt: skip
+    """[{"path", "labels": [{"label", "score"}, ...]}, ...] with the likeliest first; the files that could not be read
+    as [{"path", "reason"}, ...]; and notes for a person. Scores are probabilities. Large JPEGs are decoded at a reduced
+    size unless `exact_pixels`: see `mirada.evaluate.predict.evaluation_images`.
 
-    Raises `MiradaError` for a model without a head, a path that does not exist, or when no file is an image.
+    Args:
+        labels: words or a file of them, for a model with a text tower (see `mirada.zero_shot.read_labels`); None for
+            the classes of the model's head.
+        templates: what the labels are put into, "en" by default (see `mirada.zero_shot.templates`).
+        threshold: where no label is as likely as this, "none of these" comes first.
+
+    Raises:
+        MiradaError: a model without a head, or without a text tower where there are labels; a path that does not exist;
+            no file that is an image.
     """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise Misuse(f"A threshold of {threshold} is no probability: use one above 0, up to 1.")
     source = list_images(paths)
     model = load(ref, device=device, on_progress=on_progress)
-    if model.classes is None:
-        raise MiradaError(f"The model {ref!r} has no classification head: train one with `mirada train`.")
     images = evaluation_images(model, source, exact_pixels=exact_pixels, keep=False)
-    found = predict(model, images, batch=64, on_progress=on_progress)
-    scores, labels = found.logits.softmax(1).topk(min(top, len(model.classes)))
-    rows = zip(found.places.tolist(), scores.tolist(), labels.tolist(), strict=True)
+    notes: list[str] = []
+    if labels is None:
+        names = require_head(ref, model)
+        if templates is not None:
+            raise Misuse("Templates are for words: give --labels, too, or leave --templates out.")
+        places, logits = of_all(model.logits, model, images, np.arange(len(images)), 64, "measuring", on_progress)
+        shares = logits.softmax(1)
+    else:
+        words, notes = read_labels(labels)
+        names = [label.name for label in words]
+        chosen = read_templates(templates or "en")
+        vectors = class_vectors(model, words, chosen, on_progress=on_progress)
+        nothing = None if threshold is None else vectors_of_nothing(model, chosen)
+        places, features = encode(model, images, on_progress)
+        shares = probabilities(model, features, vectors, nothing)
     answers = [
-        {
-            "path": source.path(place),
-            "labels": [{"label": model.classes[label], "score": round(score, 6)}
-                       for score, label in zip(row, chosen, strict=True)],
-        }
-        for place, row, chosen in rows
-    ]  # fmt: skip
-    return answers, images.skipped_files()
+        {"path": source.path(int(place)), "labels": ranked(row, names, top, threshold)}
+        for place, row in zip(images.usable[places], shares, strict=True)
+    ]
+    return answers, images.skipped_files(), notes
+
+
+def require_head(ref: str, model: Model) -> list[str]:
+    """The classes of the model's head."""
+    if model.classes is None:
+        how = "give --labels, which its text tower reads" if model.text else "train one with `mirada train`"
+        raise MiradaError(f"The model {ref!r} has no classification head: {how}.")
+    return model.classes
+
+
+def encode(model: Model, images: Images, on_progress: Progress | None) -> tuple[Any, Tensor]:
+    """The places that could be read, and unit vectors (n, D)."""
+    return of_all(
+        lambda pixels: model.encode_image(pixels, normalize=True), model, images, np.arange(len(images)), 64,
+        "measuring", on_progress,
+    )  # fmt: skip
+
+
+def ranked(shares: Tensor, names: Sequence[str], top: int, threshold: float | None) -> list[dict[str, Any]]:
+    """The likeliest labels of one image, (C,), and before them "none of these" where none reaches the threshold."""
+    scores, labels = shares.topk(min(top, len(names)))
+    found = [{"label": names[label], "score": round(score, 6)}
+             for score, label in zip(scores.tolist(), labels.tolist(), strict=True)]  # fmt: skip
+    if threshold is not None and float(scores[0]) < threshold:
+        return [{"label": NONE, "score": round(1 - float(torch.clamp(scores[0], 0, 1)), 6)}, *found][:top]
+    return found

@@ -147,6 +147,15 @@ class Model(nn.Module):
             provenance=dict(design.provenance),
         )  # fmt: skip
 
+    def add_towers(self, text: TextTower, tokenizer: Tokenizer, projection: nn.Module) -> None:
+        """Make these, which were trained beside the backbone, the model's own. `projection` is a linear layer, or an
+        identity where the pooled feature is the image feature."""
+        self.text, self.tokenizer = text, tokenizer
+        self.projection = projection if isinstance(projection, nn.Linear) else None
+        self._projection = (
+            Projection(self.projection.out_features, self.projection.bias is not None) if self.projection else None
+        )
+
     @property
     def design(self) -> Design:
         """All of the model but its weights."""
@@ -196,34 +205,41 @@ class Model(nn.Module):
     def encode_text(self, texts: Sequence[str], normalize: bool = False) -> Tensor:
         """The text feature, float32 (B, D), in the space of the image features. `normalize` scales each row to length
         1. Raises `MiradaError` for a model without a text tower."""
-        if self.text is None or self.tokenizer is None:
-            raise MiradaError(
-                f"The model {self.architecture!r} has no text tower, it sees images only: load one that has, such as "
-                "openai:ViT-B/32."
-            )
-        ids = self.tokenizer([texts] if isinstance(texts, str) else texts).to(self.device)
+        tower = self.two_towers()
+        assert self.tokenizer is not None
+        ids = self.tokenizer([texts] if isinstance(texts, str) else texts)
+        if not len(ids):
+            raise MiradaError("There are no texts: give at least one.")
+        order = tower.lengths(ids).argsort(stable=True)
         was_training = self.training
         self.eval()
         try:
-            feature: Tensor = torch.cat([self.text(part) for part in torch.split(ids, AT_ONCE)]).float()
+            rows = torch.cat([tower(tower.without_padding(ids[part]).to(self.device)).float()
+                              for part in torch.split(order, AT_ONCE)])  # fmt: skip
         finally:
             self.train(was_training)
+        feature = torch.empty_like(rows)
+        feature[order.to(rows.device)] = rows
         return _unit(feature) if normalize else feature
 
     @property
     def logit_scale(self) -> float:
         """What cosines of image and text features are multiplied with. Raises `MiradaError` without a text tower."""
-        return float(self._two_towers().logit_scale.exp())
+        return float(self.two_towers().logit_scale.detach().exp())
 
     @property
     def logit_bias(self) -> float:
         """What is added to them then; 0 where there is none, as in CLIP."""
-        bias = self._two_towers().logit_bias
-        return 0.0 if bias is None else float(bias)
+        bias = self.two_towers().logit_bias
+        return 0.0 if bias is None else float(bias.detach())
 
-    def _two_towers(self) -> TextTower:
+    def two_towers(self) -> TextTower:
+        """The text tower. Raises `MiradaError` for a model without one."""
         if self.text is None:
-            raise MiradaError(f"The model {self.architecture!r} has no text tower, and so no scale of logits.")
+            raise MiradaError(
+                f"The model {self.architecture!r} has no text tower, it sees images only: load one that has, such as "
+                "openai:ViT-B/32."
+            )
         return self.text
 
     def project(self, pooled: Tensor) -> Tensor:

@@ -136,15 +136,29 @@ class TextTower(nn.Module):
                 probe(Layer(index, x, query, key, value, (1, length), 0, mask))
         return self.projection(self.pool(self.norm(x), ids))  # type: ignore[no-any-return]
 
-    def pool(self, x: Tensor, ids: Tensor) -> Tensor:
-        """The token (B, W) that speaks for each text."""
+    def lengths(self, ids: Tensor) -> Tensor:
+        """How many ids of each row (B, L) are read, int64 (B,). A tower that reads from left to right never sees what
+        follows the token that speaks for the text; any other sees the whole row."""
+        if self.design.causal and self.design.pooling in ("largest", "end"):
+            return self.place(ids) + 1
+        return torch.full((len(ids),), ids.shape[1], device=ids.device)
+
+    def without_padding(self, ids: Tensor) -> Tensor:
+        """Rows without the columns that none of them reads: the features stay the same, and cost less."""
+        return ids[:, : int(self.lengths(ids).max())]
+
+    def place(self, ids: Tensor) -> Tensor:
+        """Where in each row (B, L) the token is that speaks for the text, int64 (B,)."""
         match self.design.pooling:
             case "first":
-                return x[:, 0]
+                return torch.zeros(len(ids), dtype=torch.long, device=ids.device)
             case "last":
-                return x[:, -1]
+                return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
             case "largest":
-                where = ids.argmax(1)
+                return ids.argmax(1)
             case "end":
-                where = ids.eq(self.design.end or 0).int().argmax(1)
-        return x[torch.arange(len(x), device=x.device), where]
+                return ids.eq(self.design.end or 0).int().argmax(1)
+
+    def pool(self, x: Tensor, ids: Tensor) -> Tensor:
+        """The token (B, W) that speaks for each text."""
+        return x[torch.arange(len(x), device=x.device), self.place(ids)]

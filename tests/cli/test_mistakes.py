@@ -110,7 +110,7 @@ def test_classes_the_model_does_not_know(new_shapes: Callable[[int], Path], trai
     (["--epochs", "0"], "epochs must be above 0"),
     (["--epochs", "1", "--steps", "1"], "one of epochs, steps and budget"),
     (["--budget", "soon"], "as a duration"),
-    (["--batch", "5", "--accumulate", "2"], "equal parts"),
+    (["--batch", "5", "--chunk", "2"], "chunks of 2"),
     (["--optimiser", "sgd"], "choose auto or adamw or muon"),
     (["--precision", "half"], "choose auto or float32 or bfloat16"),
     (["--objective", "jigsaw", "--model", "vit-pico/16", "--image-size", "16"], "Jigsaw cuts tiles of one patch (16"),

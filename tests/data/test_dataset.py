@@ -69,10 +69,10 @@ def test_joined_sources_read_on(tmp_path):
     fill(tmp_path, {f"{number}.png": number for number in range(5)})
     root = str(tmp_path)
     joined = Joined([
-        Files(root, ["0.png", "1.png"], ["a", "b"], captions=["x", ""]), Files(root, []), Files(root, ["2.png"]),
+        Files(root, ["0.png", "1.png"], ["a", "b"], captions=[("x",), ()]), Files(root, []), Files(root, ["2.png"]),
         Files(root, ["3.png", "4.png"], ["b", "a"]),
     ])  # fmt: skip
     assert [joined.read(index) for index in range(5)] == [picture(number) for number in range(5)]
     assert joined.keys == ["a", "b", None, "b", "a"]
-    assert joined.captions == ["x", "", "", "", ""]
+    assert joined.captions == [("x",), (), (), (), ()]
     assert pickle.loads(pickle.dumps(joined)).read(3) == picture(3)

@@ -40,7 +40,7 @@ def test_members_are_grouped_by_name_up_to_the_first_dot(tmp_path):
     assert source.names == ["train.tar/a/1.png", "train.tar/b/1.PNG", "train.tar/c.seg.webp"]
     assert dataset.classes == ["cat", "dog"]
     assert source.labels.tolist() == [-1, 1, 0]
-    assert source.captions == ["A square.", "", "Two"]
+    assert source.captions == [("A square.",), (), ("Two",)]
     assert [source.read(index) for index in range(3)] == [picture(1), picture(2), picture(3)]
 
 

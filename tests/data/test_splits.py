@@ -71,7 +71,7 @@ def test_subset_is_a_view(tmp_path):
     part = Subset(whole, [2, 0])
     assert part.names == ["b/3.png", "a/1.png"]
     assert part.labels.tolist() == [1, 0]
-    assert part.captions == ["", "one"]
+    assert part.captions == [(), ("one",)]
     assert part.classes == ["a", "b"]
     assert part.read(0) == picture(3)
     assert part.path(1) == whole.path(0)

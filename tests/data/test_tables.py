@@ -18,10 +18,19 @@ def test_parquet_with_bytes(tmp_path):
     source = open_data(write_parquet(tmp_path / "pets.parquet", columns)).splits["all"]
     assert source.classes == ["cat", "dog"]
     assert source.labels.tolist() == [1, 0, 1]
-    assert source.captions == ["a", "", ""]
+    assert source.captions == [("a",), (), ()]
     assert source.names[2] == "pets.parquet#2"
     assert source.path(2) == str(tmp_path / "pets.parquet#2")
     assert [source.read(index) for index in range(3)] == IMAGES[:3]
+
+
+def test_every_column_of_captions_counts(tmp_path):
+    columns = {
+        "image": IMAGES[:3], "caption": ["a cat", None, "a dog"], "caption_es": ["un gato", " ", "a dog"],
+        "captions": [["cat", "cat", ""], None, []], "captions_json": ["{}", "{}", "{}"],
+    }  # fmt: skip
+    source = open_data(write_parquet(tmp_path / "pets.parquet", columns)).splits["all"]
+    assert source.captions == [("a cat", "un gato", "cat"), (), ("a dog",)]
 
 
 @pytest.mark.parametrize("in_memory", [0, 2**30])
@@ -73,7 +82,7 @@ def test_csv_with_paths_relative_to_the_table(tmp_path):
     source = open_data(tmp_path / "table.csv").splits["all"]
     assert source.classes == ["cat", "dog"]
     assert source.labels.tolist() == [1, 0, -1]
-    assert source.captions == ["A dog", "", "one, two"]
+    assert source.captions == [("A dog",), (), ("one, two",)]
     assert source.names == ["images/1.png", "images/2.png", "in,comma\n.png"]
     assert source.read(2) == picture(3)
 
@@ -94,7 +103,7 @@ def test_jsonl(tmp_path):
     source = open_data(write_jsonl(tmp_path / "t.jsonl", rows)).splits["all"]
     assert source.classes == ["cat"]
     assert source.labels.tolist() == [0, -1]
-    assert source.captions == ["", "Nothing."]
+    assert source.captions == [(), ("Nothing.",)]
 
 
 def test_parquet_with_paths(tmp_path):

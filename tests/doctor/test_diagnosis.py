@@ -23,6 +23,7 @@ SICK = {
     "nothing learned": {"dino/relative_loss": 0.999},
     "diverging": {"dino/relative_loss": 1.7},
     "batch too small": {"simclr/others": 14.0},
+    "temperature at its bound": {"clip/relative_loss": 0.5, "clip/logit_scale": 100.0},
 }
 
 

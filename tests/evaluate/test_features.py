@@ -12,7 +12,7 @@ import torch
 import mirada.evaluate.features as module
 from mirada.data.sources import Source, open_data
 from mirada.errors import MiradaError
-from mirada.evaluate.features import Encoded, cache_folder, extract
+from mirada.evaluate.features import Encoded, extract
 from mirada.loading import untrained
 from mirada.model import Model
 
@@ -131,15 +131,6 @@ def test_without_a_cache(
         extract(model, source(folder))
     assert len(computed) == 2
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MIRADA_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_folder() == Path("/somewhere/mirada/features")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/me")
-    assert cache_folder() == Path("/me/.cache/mirada/features")
 
 
 def test_the_longest_unused_goes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,8 +69,8 @@ def test_exact_pixels_are_those_of_the_whole_file(model: Model) -> None:
 
 def test_classify_with_exact_pixels_says_what_logits_says(model: Model, folder: str) -> None:
     expected = model.logits(PHOTOGRAPH).softmax(-1)[0]
-    (exact,), _ = classify(folder, [PHOTOGRAPH], exact_pixels=True)
-    (fast,), _ = classify(folder, [PHOTOGRAPH])
+    (exact,), _, _ = classify(folder, [PHOTOGRAPH], exact_pixels=True)
+    (fast,), _, _ = classify(folder, [PHOTOGRAPH])
     scores = [{label["label"]: label["score"] for label in answer["labels"]} for answer in (exact, fast)]
     expected_scores = dict(zip(CLASSES, expected.tolist(), strict=True))
     assert scores[0] == pytest.approx(expected_scores, abs=2e-6)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_learner import samples
+from learners import samples
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -5,27 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from learners import learner, samples
 from torch import Tensor
 
 from mirada.backbones import build
-from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives import OBJECTIVES, Learner
-
-FACTS = {"classes": 5, "augment": "light"}
-
-
-def samples(count: int = 8, labelled: bool = True, seed: int = 2) -> Samples:
-    generator = torch.Generator().manual_seed(1)
-    canvases = torch.randint(0, 256, (count, 3, 20, 20), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(count) % 5 if labelled else torch.full((count,), -1)
-    half = torch.full((3,), 0.5)
-    return Samples(canvases, torch.ones(count), labels, size=(16, 16), seed=seed, mean=half, std=half)
-
-
-def learner(text: str, model: str = "vit-pico/4(depth=1, image_size=16)", **facts: object) -> Learner:
-    torch.manual_seed(0)
-    return Learner(build(model), text, **(FACTS | facts))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -51,7 +36,7 @@ def test_every_objective_learns_one_batch_on_every_family(name: str, model: str)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_views_are_small_and_pickle(name: str) -> None:
     views = learner(name).views
-    assert len(pickle.dumps(views)) < 4096
+    assert len(pickle.dumps(views)) < (4096 if name not in ("clip", "siglip") else 16384)  # with their vocabulary
     copied = pickle.loads(pickle.dumps(views))
     for ours, theirs in zip(views(samples())[name].values(), copied(samples())[name].values(), strict=True):
         assert torch.equal(ours, theirs)

@@ -35,7 +35,7 @@ def test_as_the_papers_formula() -> None:
 
 
 def test_views_differ_and_come_from_the_same_image() -> None:
-    from test_learner import samples
+    from learners import samples
 
     objective = SimCLR(build("vit-pico/4(depth=1, image_size=16)"))
     batch = objective.views(samples())

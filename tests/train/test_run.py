@@ -131,10 +131,13 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(folder_of_shape
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())
 
 
-def test_accumulated_parts_give_the_gradient_of_the_whole_batch(folder_of_shapes: Path, tmp_path: Path) -> None:
-    plain = TINY.with_changes({"augment": "none", "model": "vit-pico/8(depth=1)", "steps": 4}, "test")
+@pytest.mark.parametrize("objective", ["supervised", "simclr(distortion='none')"])
+def test_chunks_give_the_gradient_of_the_whole_batch(objective: str, folder_of_shapes: Path, tmp_path: Path) -> None:
+    plain = TINY.with_changes(
+        {"augment": "none", "model": "vit-pico/8(depth=1)", "steps": 4, "objective": objective}, "test"
+    )
     train(str(folder_of_shapes), plain, out=str(tmp_path / "a"))
-    train(str(folder_of_shapes), plain.with_changes({"accumulate": 4}, "test"), out=str(tmp_path / "b"))
+    train(str(folder_of_shapes), plain.with_changes({"chunk": 4}, "test"), out=str(tmp_path / "b"))
     assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-4)
 
 

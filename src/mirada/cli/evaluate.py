@@ -6,12 +6,16 @@ import typer
 
 __all__ = ["EXAMPLE", "command"]
 
-TITLES = {"knn": "kNN", "linear": "linear probe", "attentive": "attentive probe", "few-shot": "few-shot"}
-PROBES = "accuracy (of its head), or of its features: knn, linear, attentive, few-shot or retrieval."
+TITLES = {
+    "knn": "kNN", "linear": "linear probe", "attentive": "attentive probe", "few-shot": "few-shot",
+    "zero-shot": "zero-shot",
+}  # fmt: skip
+PROBES = "accuracy (of its head), or of its features: knn, linear, attentive, few-shot, zero-shot or retrieval."
 
 EXAMPLE = (
     "Examples: [bold]mirada evaluate runs/photos data/ --split test[/bold]; "
-    "[bold]mirada evaluate runs/unlabelled data/ --probe linear[/bold]"
+    "[bold]mirada evaluate runs/unlabelled data/ --probe linear[/bold]; "
+    "[bold]mirada evaluate openai:ViT-B/32 data/ --probe zero-shot --templates clip[/bold]"
 )
 
 
@@ -19,6 +23,8 @@ def command(
     ref: Annotated[str, typer.Argument(metavar="REF", help="A run or a model.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images.")],
     probe: Annotated[str, typer.Option(help=PROBES)] = "accuracy",
+    labels: Annotated[str | None, typer.Option(help="Zero-shot: words for the classes, or a file.")] = None,
+    templates: Annotated[str | None, typer.Option(help="Zero-shot: en, es, clip (80), none, ..., or a file.")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default one not trained on.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the parts of undivided data, episodes.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
@@ -34,20 +40,25 @@ def command(
     with Screen() as screen:
         result = evaluate(
             ref, data, probe=probe, split=split, seed=seed, batch=batch, device=device, strict=strict,
-            exact_pixels=exact_pixels, on_progress=screen.progress,
+            exact_pixels=exact_pixels, labels=labels, templates=templates, on_progress=screen.progress,
         )  # fmt: skip
         for note in result["notes"]:
             screen.note(note)
     if as_json:
         print_json(result)
         return
-    metrics, name = result["metrics"], "mAP" if probe == "retrieval" else "accuracy"
+    metrics = result["metrics"]
+    for way in ("text_to_image", "image_to_text"):
+        if found := [f"{key.partition('/')[2]} {share:.1%}" for key, share in metrics.items() if key.startswith(way)]:
+            print(f"{way.replace('_', ' ')}: {', '.join(found)}")
+    name = next((name for name in ("accuracy", "mAP") if name in metrics), None)
     for key in (key for key in metrics if key.endswith("-shot/accuracy")):
         shots = key.partition("-")[0]
         spread = f"{metrics[key]:.1%}, ±{metrics[f'{shots}-shot/std']:.1%} between episodes"
         print(f"{shots} per class: {spread}")
-    title = [TITLES.get(probe, ""), "" if result["split"] == "all" else result["split"], name]
-    print(accuracy_line(" ".join(filter(None, title)), metrics[name], result["n"], result["interval"]))
+    title = [TITLES.get(probe, ""), "" if result["split"] == "all" else result["split"], name or ""]
+    if name is not None:
+        print(accuracy_line(" ".join(filter(None, title)), metrics[name], result["n"], result["interval"]))
     if result["skipped"]:
         first = result["skipped"][0]
         print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")

@@ -70,11 +70,11 @@ class Screen(Monitor):
         self._draw("training", step.progress, f"{_duration(left)}  {text}")
 
     def measured(self, step: int, metrics: dict[str, float]) -> None:
-        accuracy = [(key, value) for key, value in metrics.items() if key.endswith("/accuracy")]
-        if accuracy:
-            key, value = accuracy[0]
+        score = [(key, value) for key, value in metrics.items() if key.endswith(("/accuracy", "/text_to_image/R@1"))]
+        if score:
+            key, value = score[0]
             self._accuracy = f"  {key.partition('/')[0]} {value:.1%}"
-            self.note(f"step {step:,}: {key.replace('/', ' ')} {value:.1%}")
+            self.note(f"step {step:,}: {key.replace('/', ' ').replace('_', ' ')} {value:.1%}")
 
     def _begin(self, what: str, total: int) -> None:
         """Start the clock of another job."""

@@ -27,7 +27,7 @@ def command(
     steps: Annotated[int | None, typer.Option(help="Length in updates.")] = None,
     budget: Annotated[str | None, typer.Option(help="Length in time, such as 10m; the schedule ends on time.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per update.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Compute a batch in so many parts, for less memory.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Images computed at a time, for less memory.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of AdamW.")] = None,
     optimiser: Annotated[str | None, typer.Option(help="auto, adamw or muon.")] = None,
     layer_decay: Annotated[float | None, typer.Option(help="Learning-rate factor per layer, for fine-tuning.")] = None,
@@ -37,6 +37,7 @@ def command(
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     init: Annotated[str | None, typer.Option(metavar="REF", help="A model to start from.")] = None,
     freeze: Annotated[int | None, typer.Option(help="Keep the first N layers as they are; -1: all but heads.")] = None,
+    lora: Annotated[int | None, typer.Option(help="With --init: learn changes of so small a rank, such as 8.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[str | None, typer.Option(metavar="RUN", help="The run's folder.")] = None,
@@ -54,9 +55,9 @@ def command(
 
     flags: dict[str, Any] = {
         "model": model, "objective": objective, "image_size": image_size, "epochs": epochs, "steps": steps,
-        "budget": budget, "batch": batch, "accumulate": accumulate, "learning_rate": lr, "optimiser": optimiser,
+        "budget": budget, "batch": batch, "chunk": chunk, "learning_rate": lr, "optimiser": optimiser,
         "layer_decay": layer_decay, "augment": augment, "ema": ema, "balanced": balanced or None,
-        "precision": precision, "init": init, "freeze": freeze, "balance": balance, "seed": seed,
+        "precision": precision, "init": init, "freeze": freeze, "lora": lora, "balance": balance, "seed": seed,
     }  # fmt: skip
     changes = {name: value for name, value in flags.items() if value is not None}
     if resume and (changes or recipe or out is None):
@@ -84,9 +85,14 @@ def command(
     for key, value in result["metrics"].items():
         if key.endswith("/accuracy"):
             print(accuracy_line(key.replace("/", " "), value, result["measured"], result["interval"]))
+    for way in ("text_to_image", "image_to_text"):
+        if found := [(key, share) for key, share in result["metrics"].items() if f"/{way}/" in key]:
+            shares = ", ".join(f"{key.rpartition('/')[2]} {share:.1%}" for key, share in found)
+            print(f"{found[0][0].partition('/')[0]} {way.replace('_', ' ')} {shares}, of {result['measured']:,} images")
     if result["skipped"]:
         first = result["skipped"][0]
         print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")
     print(f"model   {shown(result['model'])}\nreport  {shown(result['report'])}")
     if result["metrics"]:
-        print(f"use it  mirada classify {shlex.quote(result['run'])} IMAGES")
+        words = "" if any(key.endswith("/accuracy") for key in result["metrics"]) else " --labels 'cat,dog'"
+        print(f"use it  mirada classify {shlex.quote(result['run'])} IMAGES{words}")

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from mirada.data.decode import UndecodableImage
 from mirada.errors import MiradaError
 
-__all__ = ["DataSet", "Files", "Joined", "Key", "Skipped", "Source", "as_keys", "few", "number_classes", "readable"]
-__all__ += ["require_classes", "why"]
+__all__ = [
+    "Captions", "DataSet", "Files", "Joined", "Key", "Skipped", "Source", "as_captions", "as_keys", "few",
+    "number_classes", "readable", "require_classes", "why",
+]  # fmt: skip
 
 Key = int | str  # what the data itself calls a class, before classes are numbered
+Captions = tuple[str, ...]
 
 
 class Skipped(NamedTuple):
@@ -33,13 +36,13 @@ class Source:
         names: stable names below `root`, "cat/1.jpg", "train.parquet#12", "name-000.tar/0001.jpg".
         keys: the class of each sample as the data writes it, None where it has none.
         class_names: the readable name of a key, where the data has one.
-        captions: one for each sample, "" where it has none; None without any.
+        captions: those of each sample, none or more; None where no sample has one.
         classes, labels: the names of the classes and int64 (n,), -1 without a label; set by `number_classes`.
     """
 
     def __init__(
         self, root: str, names: Sequence[str], keys: Sequence[Key | None] | None = None,
-        class_names: dict[Key, str] | None = None, captions: list[str] | None = None,
+        class_names: dict[Key, str] | None = None, captions: list[Captions] | None = None,
     ) -> None:  # fmt: skip
         self.root, self.names, self.keys, self.class_names = root, names, keys, class_names or {}
         self.captions = captions if captions and any(captions) else None
@@ -73,7 +76,7 @@ class Joined(Source):
             filled = [[missing] * len(p) if c is None else c for p, c in zip(parts, columns, strict=True)]
             return None if all(c is None for c in columns) else [value for column in filled for value in column]
 
-        keys, captions = joined([part.keys for part in parts], None), joined([part.captions for part in parts], "")
+        keys, captions = joined([part.keys for part in parts], None), joined([part.captions for part in parts], ())
         names = [name for part in parts for name in part.names]
         super().__init__(parts[0].root, names, keys, merged(part.class_names for part in parts), captions)
         self.parts = parts
@@ -91,6 +94,11 @@ class DataSet:
     splits: dict[str, Source]
     classes: list[str] | None
     skipped: list[Skipped]
+
+    @property
+    def captioned(self) -> bool:
+        """Whether any image has a caption."""
+        return any(source.captions is not None for source in self.splits.values())
 
 
 def read_file(path: str) -> bytes:
@@ -128,6 +136,12 @@ def _as_key(value: Any, where: str) -> Key | None:
         case float() if value != value or value.is_integer():  # pandas writes whole numbers so, if some are missing
             return int(value) if value >= 0 else None
     raise MiradaError(f"A label of {where} is {value!r}: labels are whole numbers or words.")
+
+
+def as_captions(*values: Any) -> Captions:
+    """Each text among the values and in the lists among them, once and without space around it; empty ones are none."""
+    texts = [text for value in values for text in (value if isinstance(value, (list, tuple)) else [value])]
+    return tuple(dict.fromkeys(stripped for text in texts if text is not None and (stripped := str(text).strip())))
 
 
 def readable(keys: Sequence[Key | None], names: Sequence[str | None], where: str) -> dict[Key, str]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from os.path import join, splitext
 
-from mirada.data.dataset import Files, Skipped, Source, why
+from mirada.data.dataset import Captions, Files, Skipped, Source, as_captions, why
 from mirada.data.decode import IMAGE_SUFFIXES
 from mirada.errors import MiradaError
 
@@ -76,14 +76,15 @@ def _split_folders(root: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _labelled(root: str, images: list[str], start: int, texts: set[str]) -> Source:
-    """Images with the first folder after `start` characters as their class, and the .txt beside them as caption."""
+    """Images with the first folder after `start` characters as their class, and the lines of the .txt beside them as
+    captions."""
     keys = [image[start:].partition(os.sep)[0] if os.sep in image[start:] else None for image in images]
-    captions = [_caption(root, splitext(image)[0] + ".txt", texts) for image in images] if texts else None
+    captions = [_captions(root, splitext(image)[0] + ".txt", texts) for image in images] if texts else None
     return Files(root, images, keys, captions=captions)
 
 
-def _caption(root: str, text: str, texts: set[str]) -> str:
+def _captions(root: str, text: str, texts: set[str]) -> Captions:
     if text not in texts:
-        return ""
+        return ()
     with open(join(root, text), encoding="utf-8", errors="replace") as file:
-        return file.read().strip()
+        return as_captions(file.read().splitlines())

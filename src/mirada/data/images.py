@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirada.data.dataset import Captions
 from mirada.data.decode import UndecodableImage
 from mirada.data.sources import Source
 from mirada.errors import MiradaError
@@ -58,6 +59,11 @@ class Images:
         """int64 (len,), -1 where there is none."""
         labels = self.source.labels
         return np.full(len(self), -1, np.int64) if labels is None else labels[self.usable]
+
+    def captions(self, places: Sequence[int] | np.ndarray) -> list[Captions]:
+        """The captions of some of them, none or more of each."""
+        captions = self.source.captions
+        return [() if captions is None else captions[index] for index in self.usable[places].tolist()]
 
     def get(self, places: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
         """uint8 (b, C, H, W), aspects (b,), and the b places of those asked for that could be decoded."""

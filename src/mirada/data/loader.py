@@ -63,6 +63,7 @@ class Loader:
         return Samples(
             canvases.to(self.device, non_blocking=True), aspects, torch.from_numpy(self.images.labels[places]),
             size=size, seed=mix_seed(self.seed, step, self.rank), mean=self.mean, std=self.std,
+            captions=self.images.captions(places),
         )  # fmt: skip
 
     def places(self, step: int) -> np.ndarray:

@@ -1,9 +1,11 @@
 """A batch of decoded samples, before any objective has made its views of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
+
+from mirada.data.dataset import Captions
 
 __all__ = ["Samples", "Transform"]
 
@@ -17,15 +19,17 @@ class Samples:
         canvases: uint8 (B, C, S, S), each image squashed into a square.
         aspect: float32 (B,), true width over height.
         labels: int64 (B,), -1 where a sample has none.
+        captions: those of each sample, none or more.
         size: height and width of the views in pixels.
         generator: the batch's own randomness, on the CPU, seeded by run seed and step alone.
     """
 
     def __init__(
         self, canvases: Tensor, aspect: Tensor, labels: Tensor, *, size: tuple[int, int], seed: int,
-        mean: Tensor, std: Tensor,
+        mean: Tensor, std: Tensor, captions: Sequence[Captions] | None = None,
     ) -> None:  # fmt: skip
         self.canvases, self.aspect, self.labels, self.size = canvases, aspect, labels, size
+        self.captions: Sequence[Captions] = [()] * len(canvases) if captions is None else captions
         self.generator = torch.Generator().manual_seed(seed)
         self._mean, self._std = (255 * value.to(canvases.device)[:, None, None] for value in (mean, std))
         self._views: dict[tuple[Transform, int, tuple[int, int]], Tensor] = {}

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mirada.data.dataset import Source, why
+from mirada.data.dataset import Source, as_captions, why
 from mirada.data.decode import UndecodableImage
 from mirada.data.folder import is_image
-from mirada.data.tables import Annotations, annotations, numeric
+from mirada.data.tables import Annotations, annotations, is_caption, numeric
 from mirada.errors import MiradaError
 
 __all__ = ["Shard", "expand_braces", "open_shard"]
@@ -72,8 +72,8 @@ def open_shard(path: str) -> Source:
             f"Cannot read the shard {path!r}: {why(error)}; is it a whole tar file, not compressed?"
         ) from error
     rows = [_annotation(path, sample, texts.get(sample, {})) for sample in images]
-    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in ("label", "label_name", "caption")}
-    used = {name: values for name, values in columns.items() if any(value is not None for value in values)}
+    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in ("label", "label_name", "captions")}
+    used = {name: values for name, values in columns.items() if any(value not in (None, ()) for value in values)}
     return Shard(path, list(images.values()), annotations(used, path))
 
 
@@ -89,10 +89,10 @@ def _annotation(path: str, sample: str, texts: dict[str, bytes]) -> dict[str, An
         about = json.loads(texts.get("json", b"{}"))
     except ValueError as error:
         raise MiradaError(f"Cannot read {sample}.json in the shard {path!r}: {error}.") from None
-    row = dict.fromkeys(("label", "label_name", "caption"))
-    row |= {name: about.get(name) for name in row} if isinstance(about, dict) else {}
+    about = about if isinstance(about, dict) else {}
+    row = {name: about.get(name) for name in ("label", "label_name")}
     if "cls" in texts:
         row["label"] = numeric(texts["cls"].decode(errors="replace").strip())
-    if "txt" in texts:
-        row["caption"] = texts["txt"].decode(errors="replace").strip()
+    lines = texts.get("txt", b"").decode(errors="replace").splitlines()
+    row["captions"] = as_captions(lines, *(value for name, value in about.items() if is_caption(name)))
     return row

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from mirada.data.dataset import DataSet, Source, few
 from mirada.errors import MiradaError
 
-__all__ = ["Subset", "TrainAndValidation", "split", "train_and_validation"]
+__all__ = ["Subset", "TrainAndValidation", "split", "train_and_validation", "with_captions"]
 
 
 class Subset(Source):
@@ -57,6 +57,25 @@ def train_and_validation(dataset: DataSet, seed: int = 0, *, hold_out: float | N
     held_out = 0.2 if hold_out is None else hold_out
     train, validation = split(source, (1 - held_out, held_out), seed)
     return TrainAndValidation(train, validation, "val", _single_images(source))
+
+
+def with_captions(parts: TrainAndValidation) -> TrainAndValidation:
+    """Only the images that have a caption; a note says how many have none. Raises `MiradaError` if there are fewer than
+    two to train on."""
+    train, validation = _captioned(parts.train), _captioned(parts.validation)
+    if len(train) < 2:
+        raise MiradaError(
+            f"{len(train) or 'None'} of the {len(parts.train):,} training images has a caption: put a .txt beside each "
+            "image, or use a table with a column caption."
+        )
+    left = len(parts.train) - len(train)
+    note = f"{left:,} of the {len(parts.train):,} training images have no caption and take no part."
+    return TrainAndValidation(train, validation, parts.name, [*parts.notes, *([note] if left else [])])
+
+
+def _captioned(source: Source) -> Source:
+    captions = source.captions or []
+    return source if captions and all(captions) else Subset(source, np.flatnonzero([bool(one) for one in captions]))
 
 
 def _single_images(source: Source) -> list[str]:

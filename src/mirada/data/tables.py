@@ -1,7 +1,8 @@
 """Tables: .parquet with the images inside or paths to them, .csv and .jsonl with paths.
 
 Columns: `image` (bytes, Hugging Face's struct of bytes and path, or a path) or `path` (relative to the table), and
-optionally `label`, `label_name` and `caption`.
+optionally `label`, `label_name` and captions: every column `caption`, `captions` or `caption_...`, such as
+`caption_es`, with a text or a list of them.
 """
 
 import csv
@@ -19,15 +20,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mirada.data.dataset import Files, Key, Skipped, Source, as_keys, few, read_file, readable, why
+from mirada.data.dataset import (
+    Captions,
+    Files,
+    Key,
+    Skipped,
+    Source,
+    as_captions,
+    as_keys,
+    few,
+    read_file,
+    readable,
+    why,
+)
 from mirada.data.decode import UndecodableImage
 from mirada.data.folder import suffix
 from mirada.errors import MiradaError
 
-__all__ = ["TABLES", "Annotations", "annotations", "numeric", "open_table"]
+__all__ = ["TABLES", "Annotations", "annotations", "is_caption", "numeric", "open_table"]
 
 TABLES = (".parquet", ".csv", ".jsonl")
-ANNOTATIONS = ("path", "label", "label_name", "caption")
+ANNOTATIONS = ("path", "label", "label_name")
 Columns = dict[str, list[Any]]
 
 
@@ -36,7 +49,7 @@ class Annotations(TypedDict):
 
     keys: list[Key | None] | None
     class_names: dict[Key, str]
-    captions: list[str] | None
+    captions: list[Captions] | None
 
 
 def open_table(path: str, skipped: list[Skipped], *, in_memory: bool = True) -> Source:
@@ -57,17 +70,21 @@ def numeric(text: str) -> int | str:
 
 
 def annotations(columns: Columns, where: str) -> Annotations:
-    """Labels and captions from columns `label`, `label_name` and `caption`, each of which may be absent."""
+    """Labels and captions from their columns, each of which may be absent."""
     names = columns.get("label_name")
     names = names and [None if name is None else str(name) for name in names]
     labels = columns.get("label", names)
     keys = labels and as_keys(labels, where)
-    captions = columns.get("caption")
+    captions = [values for name, values in columns.items() if is_caption(name)]
     return {
         "keys": keys,
         "class_names": readable(keys, names, where) if keys and names else {},
-        "captions": captions and ["" if caption is None else str(caption).strip() for caption in captions],
+        "captions": [as_captions(*row) for row in zip(*captions, strict=True)] if captions else None,
     }
+
+
+def is_caption(column: str) -> bool:
+    return column in ("caption", "captions") or column.startswith("caption_")
 
 
 def _read_csv(file: Iterator[str], path: str) -> Columns:
@@ -181,7 +198,7 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile]:
 def _open_parquet(path: str, skipped: list[Skipped], in_memory: bool) -> Source:
     with _parquet(path) as file:
         schema, layout = file.schema_arrow, file.metadata
-        wanted = [name for name in ANNOTATIONS if name in schema.names]
+        wanted = [name for name in schema.names if name in ANNOTATIONS or is_caption(name)]
         image = schema.field("image").type if "image" in schema.names else None
         inside = image is not None and not (pa.types.is_string(image) or pa.types.is_large_string(image))
         wanted += ["image"] if image is not None and not inside else []

@@ -22,6 +22,7 @@ ONE_PROTOTYPE = 0.1  # entropy of an answer that is certain
 NO_DEVIATION = 0.02  # of features
 NO_RANK = 1.6  # effective dimensions; untrained networks have 4 and more
 LOST_RANK = 0.4  # of the highest rank that training has reached
+HOTTEST = 99.0  # of a scale that may be 100 at most
 SAME_IMAGES = 1e-3  # deviation of normalised pixels
 FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
 
@@ -168,16 +169,29 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
             )  # fmt: skip
 
 
+def scale_at_its_bound(course: Course) -> Iterator[Alarm]:
+    for term in () if course.young else course.terms:
+        scale = course.latest(f"{term}/logit_scale")
+        if scale and min(scale) > HOTTEST:
+            yield Alarm(
+                "temperature at its bound",
+                f"The scale of {term} has run to its bound ({scale[-1]:.0f}): it is surer of its pairs than captions "
+                "allow.",
+                "Lower the learning rate, use a larger --batch, or look whether images stand in the data twice.",
+            )  # fmt: skip
+
+
 def few_others(course: Course) -> Iterator[Alarm]:
     for term in course.terms:
         others = course.values(f"{term}/others")
         if others and others[-1] < FEW_OTHERS:
             yield Alarm(
                 "batch too small", f"{term} tells each image apart from {others[-1]:.0f} others only.",
-                "Use a larger --batch (128 or more; parts of --accumulate do not see each other), or another method.",
+                "Use a larger --batch (128 or more; --chunk keeps its memory small), or another method.",
             )  # fmt: skip
 
 
 RULES: tuple[Rule, ...] = (
-    not_a_number, identical_images, collapse, sharp_targets, equal_features, rank_falls, nothing_learned, few_others,
+    not_a_number, identical_images, collapse, sharp_targets, equal_features, rank_falls, nothing_learned,
+    scale_at_its_bound, few_others,
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """Image features of a whole source, computed once: later probes of the same model on the same images read them again.
 
-They are kept as safetensors under `cache_folder()`, by a name that is a hash of everything they depend on: weights,
-design, preprocessing, the encoded images in their order, and the libraries that decode and compute. Labels and file
-names are no part of it, so data may be moved or labelled anew. What was longest unused goes when room gets short.
+They are kept as safetensors in `cache_folder("features")`, by a name that is a hash of everything they depend on:
+weights, design, preprocessing, the encoded images in their order, and the libraries that decode and compute. Labels and
+file names are no part of it, so data may be moved or labelled anew. What was longest unused goes when room gets short.
 """
 
 import json
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import mirada
+from mirada.caching import add_tensors, cache_folder
 from mirada.data.decode import UndecodableImage
 from mirada.data.images import Progress
 from mirada.data.sources import Source
@@ -28,7 +29,7 @@ from mirada.evaluate.predict import evaluation_images, of_all
 from mirada.model import Model
 from mirada.saving import save_atomically
 
-__all__ = ["Encoded", "Labelled", "cache_folder", "extract", "require_finite"]
+__all__ = ["Encoded", "Labelled", "extract", "require_finite"]
 
 FORMAT = 1  # to be raised when the same model makes other features of the same images
 MOST = 4 << 30  # bytes that all kept features may take
@@ -59,7 +60,7 @@ def extract(
     `exact_pixels` and `strict` are those of `evaluation_images`. Raises `MiradaError` for features that are not finite.
     """
     file: Path | None = None
-    if (folder := cache_folder()) is not None:
+    if (folder := cache_folder("features")) is not None:
         file = folder / f"{_key(model, source, exact_pixels, on_progress)}.safetensors"
         known = _read(file)
         if known is not None and not (strict and known.skipped):
@@ -84,27 +85,14 @@ def require_finite(encoded: Encoded, model: Model, source: Source) -> None:
         )
 
 
-def cache_folder() -> Path | None:
-    """$MIRADA_CACHE/features, or ~/.cache/mirada/features (under $XDG_CACHE_HOME if set); None if MIRADA_CACHE is
-    empty, which keeps nothing."""
-    root = os.environ.get("MIRADA_CACHE")
-    if root == "":
-        return None
-    if root is None:
-        root = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mirada")
-    return Path(os.path.expanduser(root)) / "features"
-
-
 def _key(model: Model, source: Source, exact_pixels: bool, on_progress: Progress | None) -> str:
     total = blake2b(digest_size=20)
     design = model.design.to_dict()
     facts = {name: design[name] for name in ("architecture", "preprocess", "projection")}
     versions = [FORMAT, mirada.__version__, torch.__version__, PIL.__version__]
     total.update(json.dumps([facts, versions, model.device.type, exact_pixels], sort_keys=True).encode())
-    for name, tensor in model.state_dict().items():
-        if name.startswith(("backbone.", "projection.")):
-            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    weights = model.state_dict().items()
+    add_tensors(total, (pair for pair in weights if pair[0].startswith(("backbone.", "projection."))))
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for start in range(0, len(source), AT_ONCE):
             end = min(start + AT_ONCE, len(source))

@@ -19,14 +19,18 @@ from mirada.evaluate.features import Encoded, Labelled, extract
 from mirada.evaluate.few_shot import SHOTS, few_shot, possible_shots
 from mirada.evaluate.knn import knn
 from mirada.evaluate.linear import linear
+from mirada.evaluate.pairs import pair_retrieval
 from mirada.evaluate.predict import evaluation_images, predict
 from mirada.evaluate.retrieval import queries, retrieval
+from mirada.evaluate.zero_shot import named, zero_shot
 from mirada.loading import load
 from mirada.model import Model
+from mirada.zero_shot import Label, read_labels
+from mirada.zero_shot import templates as read_templates
 
 __all__ = ["PROBES", "evaluate"]
 
-PROBES = ("accuracy", "knn", "linear", "attentive", "few-shot", "retrieval")
+PROBES = ("accuracy", "knn", "linear", "attentive", "few-shot", "zero-shot", "retrieval")
 SPLITS = ("train", "val", "test", "all")
 
 
@@ -42,24 +46,30 @@ class Measured(NamedTuple):
 
 def evaluate(
     ref: str, data: str, *, probe: str = "accuracy", split: str | None = None, seed: int = 0, batch: int = 256,
-    device: str = "cpu", strict: bool = False, exact_pixels: bool = False, on_progress: Progress | None = None,
+    device: str = "cpu", strict: bool = False, exact_pixels: bool = False, labels: str | None = None,
+    templates: str | None = None, on_progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The document that `mirada evaluate --json` prints; its `notes` are sentences a person should see.
 
     "accuracy" is that of the model's head; the other probes look at its features only, so a model needs no head, and
     labels are those of the data. Of a head's, labels are matched to its classes by name, so data in which only some of
-    them occur are fine.
+    them occur are fine. "retrieval" is by captions, both ways, where the model has a text tower and the data have
+    captions, and else by labels.
 
     Args:
         split: train, val, test or all; by default the first of test and val, or a part that `seed` holds out.
         seed: divides undivided data, draws what probes draw, and makes the weights of a size name.
         exact_pixels: for scores to compare with published ones: see `mirada.evaluate.predict.evaluation_images`.
+        labels, templates: of zero-shot: words and synonyms for the classes, the classes' own names by default, and
+            what they are put into (see `mirada.zero_shot`).
     """
     if probe not in PROBES:
         raise Misuse(f"There is no probe {probe!r}: choose {', '.join(PROBES[:-1])} or {PROBES[-1]}.")
     if split not in (None, *SPLITS):
         raise Misuse(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    if split in ("train", "all") and probe not in ("accuracy", "retrieval"):
+    if (labels or templates) and probe != "zero-shot":
+        raise Misuse(f"Labels and templates are words for the probe zero-shot, and {probe} reads none: leave them out.")
+    if split in ("train", "all") and probe not in ("accuracy", "retrieval", "zero-shot"):
         raise Misuse(f"The probe {probe} learns from the training images, so --split {split} would compare images with "
                      "themselves: choose val or test.")  # fmt: skip
     with torch.random.fork_rng(devices=[]):  # a size name has random weights: the same ones each time
@@ -71,6 +81,24 @@ def evaluate(
     if probe == "accuracy":
         name, source, notes = choose_split(dataset, split, trained)
         found = measure_head(model, source, batch, reading, on_progress)._replace(split=name, notes=notes)
+    elif probe == "retrieval" and model.text is not None and dataset.captioned:
+        name, source, notes = choose_split(dataset, split, trained)
+        images = evaluation_images(model, source, keep=False, **reading)
+        metrics = dict(pair_retrieval(model, images, batch=batch, on_progress=on_progress))
+        count = sum(bool(captions) for captions in images.captions(np.arange(len(images))))
+        found = Measured(name, count, metrics, images.skipped_files(), notes)
+    elif probe == "zero-shot":
+        classes = require_labels(dataset, probe)
+        model.two_towers()
+        name, source, notes = choose_split(dataset, split, trained)
+        words = [Label(name) for name in classes]
+        if labels is not None:
+            given, more = read_labels(labels)
+            words, notes = named(given, classes), notes + more
+        encoded = extract(model, source, batch=batch, on_progress=on_progress, **reading)
+        asked = labelled(source, encoded, "measured")
+        metrics = dict(zero_shot(model, asked, words, read_templates(templates or "en"), on_progress=on_progress))
+        found = Measured(name, len(asked.labels), metrics, skipped_files(source, encoded), notes)
     else:
         classes = require_labels(dataset, probe)
         reading |= {"batch": batch, "on_progress": on_progress}
@@ -81,7 +109,7 @@ def evaluate(
             training, name, source, notes = choose_training(dataset, split, seed if trained is None else trained)
         found = measure_features(model, training, source, classes, probe, seed, reading)
         found = found._replace(split=name, notes=notes + found.notes)
-    score = found.metrics["mAP" if probe == "retrieval" else "accuracy"]
+    score = found.metrics[next(name for name in ("accuracy", "mAP", "text_to_image/R@1") if name in found.metrics)]
     return {
         "probe": probe, "split": found.split, "n": found.images, "metrics": found.metrics,
         "interval": list(wilson_interval(score, found.images)),

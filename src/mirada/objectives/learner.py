@@ -14,7 +14,9 @@ from mirada.features import Backbone, Features, Probe
 from mirada.language import Term, sum_of_terms
 from mirada.objectives.balance import BALANCES
 from mirada.objectives.base import Objective, Views
+from mirada.objectives.contrast import Contrast
 from mirada.objectives.table import OBJECTIVES
+from mirada.objectives.two_towers import TwoTowers
 
 __all__ = ["Learner", "SharedForward"]
 
@@ -58,9 +60,36 @@ class Learner(nn.Module):
 
     def forward(self, batch: dict[str, dict[str, Tensor]], progress: float) -> dict[str, Tensor]:
         """{"loss": weighted sum, "<objective>/<scalar>": ..., ...}. The terms' own losses keep their gradients."""
-        images = [batch[name][key] for name, objective in self._terms() for key in objective.encoded]
-        shared = SharedForward(self.backbone, images)
-        parts = {name: objective(shared, batch[name], progress) for name, objective in self._terms()}
+        represented, results = self.look(batch, progress)
+        return self.total(results | self.compare(represented, progress))
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether an objective compares the samples of a batch with each other."""
+        return any(isinstance(objective, Contrast) for _, objective in self._terms())
+
+    def look(
+        self, batch: dict[str, dict[str, Tensor]], progress: float, *, only_to_compare: bool = False
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Tensor]]]:
+        """What the objectives that compare samples need of these, and what the others return, both by name."""
+        terms = [term for term in self._terms() if not only_to_compare or isinstance(term[1], Contrast)]
+        shared = SharedForward(self.backbone, [batch[name][key] for name, one in terms for key in one.encoded])
+        represented, results = {}, {}
+        for name, objective in terms:
+            if isinstance(objective, Contrast):
+                represented[name] = objective.represent(shared, batch[name])
+            else:
+                results[name] = objective(shared, batch[name], progress)
+        return represented, results
+
+    def compare(self, represented: dict[str, dict[str, Tensor]], progress: float) -> dict[str, dict[str, Tensor]]:
+        """What the objectives that compare samples return, by name."""
+        return {name: objective.compare(represented[name], progress) for name, objective in self._terms()
+                if isinstance(objective, Contrast)}  # fmt: skip
+
+    def total(self, parts: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What `forward` returns, from what each objective returned."""
+        parts = {name: parts[name] for name, _ in self._terms()}
         losses = torch.stack([self.weights[name] * part["loss"].float() for name, part in parts.items()])
         scalars = {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
         total = losses.sum()
@@ -88,6 +117,10 @@ class Learner(nn.Module):
         if "supervised" in self.objectives:
             return self.backbone
         return next((teacher for teacher in teachers if teacher is not None), self.backbone)
+
+    def towers(self) -> TwoTowers | None:
+        """The objective that trains a text tower beside the backbone, if there is one."""
+        return next((objective for _, objective in self._terms() if isinstance(objective, TwoTowers)), None)
 
     def _last_layers(self) -> list[nn.Parameter]:
         """What GradNorm compares gradients at."""
@@ -156,5 +189,6 @@ def build_objective(term: Term, backbone: Backbone, facts: dict[str, Any]) -> Ob
         )
     given = {name: value for name, value in facts.items() if name in options} | term.options
     if missing := [name for name, option in options.items() if option.default is option.empty and name not in given]:
-        raise MiradaError(f"The objective {term.name!r} needs {', '.join(missing)}: do these data have labels?")
+        what = "captions" if "pairs" in missing else "labels"
+        raise MiradaError(f"The objective {term.name!r} needs {', '.join(missing)}: do these data have {what}?")
     return kind(backbone, **given)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from mirada.data.augment import Augmentation, augmentation
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
-from mirada.objectives.base import Encoder, Objective
+from mirada.objectives.base import Encoder
+from mirada.objectives.contrast import Contrast
 from mirada.objectives.heads import projector
 from mirada.processes import gathered, processes, rank
 
@@ -34,7 +35,7 @@ def contrast(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor,
     return logits, torch.arange(len(rows), device=rows.device).roll(len(first))
 
 
-class SimCLR(Objective):
+class SimCLR(Contrast):
     """Contrast between the images of a batch: of all processes together.
 
     Args:
@@ -57,9 +58,12 @@ class SimCLR(Objective):
         self.temperature = temperature
         self.head = projector(backbone.dim, hidden, out, norm=True)
 
-    def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+    def represent(self, backbone: Encoder, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: backbone(batch[name]).pooled for name in self.encoded}
+
+    def compare(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
-        pooled = [backbone(batch[name]).pooled for name in self.encoded]
+        pooled = [samples[name] for name in self.encoded]
         if len(pooled[0]) * processes() < 2:
             raise MiradaError("SimCLR tells images of a batch apart, and there is one: use a batch of 2 or more.")
         projected = F.normalize(self.head(torch.cat(pooled)).float(), dim=1)

@@ -6,28 +6,30 @@ from mirada.backbones import build, canonical
 from mirada.backbones.vit import ViT
 from mirada.data.samples import Samples
 from mirada.errors import blame_the_command
-from mirada.objectives import Learner
+from mirada.model import Model
+from mirada.objectives import Learner, Pairs
 from mirada.train.freeze import freeze
 from mirada.train.settings import Settings
 
 __all__ = ["check_network"]
 
 
-def check_network(given: str | None, settings: Settings) -> str:
-    """Build the given network, or else that of the settings, without memory, and its objectives; send images of the
-    settings' sizes through it, and let the objectives view some. Returns its full name."""
+def check_network(start: Model | None, settings: Settings) -> str:
+    """Build the network of the model to start from, or else that of the settings, without memory, and its objectives;
+    send images of the settings' sizes through it, and let the objectives view some. Returns its full name."""
     with blame_the_command():
-        name = given or canonical(settings.model, image_size=settings.image_size)
+        name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
         sides = {settings.image_size, settings.early_size or settings.image_size}
         with torch.device("meta"):
             backbone = build(name).eval()
             for side in sides:
                 images = torch.empty(1, 3, side, side)
-                if isinstance(backbone, ViT) and given is None:  # a loaded one may leave pixels over as it always did
+                if isinstance(backbone, ViT) and start is None:  # a loaded one may leave pixels over as it always did
                     backbone.require_multiple(images, backbone.stride, "patches")
                 backbone(images)
         freeze(backbone, settings.freeze)
-        learner = Learner(backbone, settings.objective, balance=settings.balance, classes=2, augment=settings.augment)
+        facts = {"classes": 2, "augment": settings.augment, "pairs": Pairs([("a picture",)], start)}
+        learner = Learner(backbone, settings.objective, balance=settings.balance, **facts)
         for side in sides:  # some objectives need room for tiles
             half = torch.full((3,), 0.5)
             canvases = torch.zeros(2, 3, side, side, dtype=torch.uint8)

@@ -18,6 +18,7 @@ from mirada.processes import agreed, average_in_place, rank
 from mirada.train.average import Average
 from mirada.train.conflict import conflicts
 from mirada.train.optimiser import rate_at, set_rates
+from mirada.train.parts import gradients
 from mirada.train.settings import Settings
 
 __all__ = ["NotFinite", "Step", "choose_precision", "train_loop"]
@@ -56,6 +57,7 @@ def train_loop(
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     total = steps_of(settings, loader) if budget is None else 0
     last, looked = 0.0, -1
+    half = settings.precision == "bfloat16"
     shared = [parameter for parameter in learner.backbone.parameters() if parameter.requires_grad]
     while True:
         begun = time.monotonic()
@@ -64,23 +66,30 @@ def train_loop(
         if progress >= 1:
             return
         learner.train()
-        torch.manual_seed(mix_seed(settings.seed, step, 0xD0, *[rank()] * bool(rank())))
+        seed = mix_seed(settings.seed, step, 0xD0, *[rank()] * bool(rank()))
+        torch.manual_seed(seed)
         share = rate_at(progress, settings)
         set_rates(optimisers, share)
-        scalars: dict[str, Tensor] = {}
+
+        def part(number: int, step: int = step, progress: float = progress) -> dict[str, dict[str, Tensor]]:
+            samples = loader.batch(step * settings.parts + number, image_size_at(progress, settings))
+            return to_device(views(samples), device)
+
         fights: dict[str, float] = {}
-        for part in range(settings.accumulate):
-            samples = loader.batch(step * settings.accumulate + part, image_size_at(progress, settings))
-            batch = to_device(views(samples), device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        due = len(learner.weights) > 1 and bool(shared) and int(progress * LOOKS) > looked
+        if settings.parts == 1 or due:
+            batch = part(0)  # in full precision
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 result = learner(batch, progress)
-            if len(learner.weights) > 1 and shared and int(progress * LOOKS) > looked:
-                looked = int(progress * LOOKS)
-                fights = conflicts({name: weight * result[f"{name}/loss"] for name, weight in learner.weights.items()},
-                                   shared)  # fmt: skip
-            (result["loss"] / settings.accumulate).backward()
-            for name, value in result.items():
-                scalars[name] = scalars.get(name, 0) + value.detach().float().to(device) / settings.accumulate
+        if due:
+            looked = int(progress * LOOKS)
+            fights = conflicts({name: weight * result[f"{name}/loss"] for name, weight in learner.weights.items()},
+                               shared)  # fmt: skip
+        if settings.parts == 1:
+            result["loss"].backward()
+            scalars = {name: value.detach().float().to(device) for name, value in result.items()}
+        else:
+            scalars = gradients(learner, part, settings.parts, progress, seed=seed, half=half, device=device)
         average_in_place(parameter.grad for parameter in parameters if parameter.grad is not None)
         average_in_place(scalars.values())
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf, foreach=True)
@@ -109,7 +118,7 @@ def steps_of(settings: Settings, loader: Loader) -> int:
     if settings.steps is not None:
         return settings.steps
     epochs = 30.0 if settings.epochs is None else settings.epochs
-    return max(1, math.ceil(epochs * loader.steps_per_epoch / settings.accumulate))
+    return max(1, math.ceil(epochs * loader.steps_per_epoch / settings.parts))
 
 
 def image_size_at(progress: float, settings: Settings) -> tuple[int, int]:

@@ -16,8 +16,8 @@ STACKED = {"qkv": 3, "key_value": 2, "gate_and_value": 2}  # layers whose weight
 
 
 def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.Optimizer]:
-    """One optimiser, or two with Muon: it takes the backbone's matrices and kernels but those that read pixels (they
-    have at most four input channels), AdamW takes the rest.
+    """One optimiser, or two with Muon: it takes the matrices and kernels of the backbone and of a text tower's blocks,
+    but those that read pixels (they have at most four input channels), AdamW takes the rest.
 
     Each group keeps its peak rate as `peak`, already scaled by layer-wise decay.
     """
@@ -33,7 +33,8 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
         layer = backbone.layer_index(name.removeprefix("backbone.")) if inside else backbone.num_layers
         scale = settings.layer_decay ** (backbone.num_layers - layer)
         matrix = id(parameter) in decayed
-        if uses_muon(settings) and inside and matrix and parameter.shape[1] > 4:
+        block = inside or ".text.blocks." in name
+        if uses_muon(settings) and block and matrix and parameter.shape[1] > 4:
             parts = STACKED.get(name.split(".")[-2], 1)
             muon.setdefault((settings.muon_learning_rate * scale, parts), []).append(parameter)
         else:

@@ -87,7 +87,8 @@ def write_report(
     """Write the page to `path` and return it. What a run does not have (classes, mistakes) the page does not show.
 
     Args:
-        summary: `accuracy`, `low`, `high` (its 95% interval), `chance` (all fractions), `count` (images it was measured
+        summary: `accuracy`, `low`, `high` (its 95% interval), `chance` (all fractions), or `found` and `found_of_five`
+            (shares of captions whose image comes first, or among the first five), `count` (images it was measured
             on) and `split` make the verdict, where given; every other entry (model, images, seconds, machine, ...) is
             listed under its name, in this order.
         metrics: the rows of metrics.jsonl; numbers that are missing or not finite are left out, and said so. What the
@@ -174,12 +175,14 @@ def judge(
     if confusion is not None and (total := float(confusion.sum())) > 0:
         accuracy = float(confusion.trace()) / total if math.isnan(accuracy) else accuracy
         chance = float(confusion.sum(1).max()) / total if math.isnan(chance) else chance
-    verdict: dict[str, Any] = {"accuracy": None, "chance": None, "interval": None, "loss": None}
+    verdict: dict[str, Any] = {"accuracy": None, "chance": None, "interval": None, "loss": None, "found": None}
     verdict["images"] = f"{number(count)} {HELD_OUT.get(split, split)} images".strip()
     if not math.isnan(accuracy):
         verdict["accuracy"] = accuracy
         verdict["chance"] = None if math.isnan(chance) else chance
         verdict["interval"] = (low, high) if low <= high else None
+    elif "found" in facts:
+        verdict["found"] = (finite(facts.pop("found")), finite(facts.pop("found_of_five")))
     elif drawn and drawn[0].title == "Loss":
         smoothed = next(line for line in drawn[0].lines if "raw" not in line.style)
         verdict["loss"] = (smoothed.values[0], smoothed.values[-1])

@@ -15,19 +15,20 @@ from mirada.data.decode import decode, to_canvas
 from mirada.data.images import Images, Progress
 from mirada.data.loader import Loader
 from mirada.data.sources import open_data, require_classes
-from mirada.data.splits import train_and_validation
+from mirada.data.splits import train_and_validation, with_captions
 from mirada.data.statistics import canvas_side, colour_statistics, some_images
 from mirada.device import choose_device
 from mirada.doctor.health import Health
 from mirada.doctor.watch import Watch
 from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import accuracy, wilson_interval
+from mirada.evaluate.pairs import pair_retrieval
 from mirada.evaluate.predict import Predictions, evaluation_images, predict
 from mirada.language import sum_of_terms
 from mirada.loading import load
 from mirada.memory import keep_freed_memory
 from mirada.model import Model
-from mirada.objectives import Learner
+from mirada.objectives import Learner, Pairs
 from mirada.preprocess import Preprocess
 from mirada.processes import agreed, alone, any_of, joined, processes, rank, start_alike
 from mirada.train.average import Average
@@ -39,13 +40,16 @@ from mirada.train.freeze import freeze
 from mirada.train.interrupt import stop_between_steps
 from mirada.train.log import check_logs, open_logs
 from mirada.train.loop import NotFinite, Step, choose_precision, train_loop
+from mirada.train.lora import add_lora, merge_lora
 from mirada.train.optimiser import build_optimisers
+from mirada.train.retention import Retention
 from mirada.train.settings import Settings
 from mirada.train.summary import report
 from mirada.train.take_over import take_over
 
 __all__ = ["Monitor", "train"]
 
+PAIRED = ("clip", "siglip")  # objectives of which images without a caption are no part
 PROBED = 256  # images whose features tell of a run's health
 
 
@@ -71,13 +75,15 @@ class Run:
     def __init__(self, data: str, settings: Settings, device: torch.device, strict: bool, monitor: Monitor) -> None:
         self.device, self.monitor = device, monitor
         start = load(settings.init, on_progress=monitor.progress) if settings.init is not None else None
-        name = check_network(start.architecture if start else None, settings)
+        name = check_network(start, settings)
         dataset = open_data(data, strict=strict)
         parts = train_and_validation(dataset, settings.seed)
+        terms = sum_of_terms(settings.objective)
+        if all(term.name in PAIRED for term in terms):
+            parts = with_captions(parts)
         for note in parts.notes:
             monitor.note(note)
         self.validation_name = parts.name
-        terms = sum_of_terms(settings.objective)
         supervised = any(term.name == "supervised" for term in terms)
         self.classes = require_classes(dataset) if supervised else None
         torch.manual_seed(settings.seed)
@@ -89,9 +95,10 @@ class Run:
 
         self.images = Images(parts.train, reader, strict=strict, on_progress=monitor.progress)
         if len(self.images) < settings.batch:
-            batch = max(settings.accumulate, len(self.images) // settings.accumulate * settings.accumulate)
+            chunk = settings.chunk if settings.chunk and settings.chunk <= len(self.images) else None
+            batch = len(self.images) // (chunk or 1) * (chunk or 1)
             monitor.note(f"The batch is {batch}, because there are only {len(self.images)} images.")
-            settings = replace(settings, batch=batch)
+            settings = replace(settings, batch=batch, chunk=chunk)
         halves = agreed(choose_precision(settings.precision, device) == "bfloat16", device)
         self.settings = replace(settings, precision="bfloat16" if halves else "float32")
         mean, std = (start.preprocess.mean, start.preprocess.std) if start else colour_statistics(self.images)
@@ -99,19 +106,24 @@ class Run:
         facts: dict[str, Any] = {"augment": settings.augment, "balanced": settings.balanced, "counts": counts.tolist()}
         if self.classes is not None:
             facts["classes"] = len(self.classes)
+        if dataset.captioned:
+            facts["pairs"] = Pairs(self.images.captions(np.arange(len(self.images))), start)
         preprocess = Preprocess(
             size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
         )
         if start is None:
             backbone.prepare(preprocess.normalise(some_images(self.images)[0]))  # before any objective copies it
         freeze(backbone, settings.freeze)
+        self.adapted = [backbone, *([start.text] if start and start.text else [])] if settings.lora else []
+        for tower in self.adapted:
+            add_lora(tower, settings.lora)
         self.learner = Learner(backbone, settings.objective, balance=settings.balance, **facts).to(device)
         if settings.init is not None and (taken := take_over(self.learner, settings.init)):
             monitor.note(taken)
         synchronise(self.learner)
         start_alike(self.learner)
         self.loader = Loader(
-            self.images, settings.batch // settings.accumulate, mean=torch.tensor(mean), std=torch.tensor(std),
+            self.images, settings.batch // settings.parts, mean=torch.tensor(mean), std=torch.tensor(std),
             seed=settings.seed, device=device, prefetch=device.type != "cpu",
             rank=rank(), processes=processes(),
         )  # fmt: skip
@@ -123,10 +135,19 @@ class Run:
             provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).resolve().name,
                         "seed": settings.seed},
         )  # fmt: skip
-        labelled = parts.validation is not None and parts.validation.labels is not None
+        if (towers := self.learner.towers()) is not None:
+            self.model.add_towers(towers.text, towers.tokenizer, towers.project)
+        self.paired = (
+            evaluation_images(self.model, parts.validation, strict=strict, on_progress=monitor.progress)
+            if towers is not None and parts.validation.captions is not None
+            else None
+        )
+        self.retention = None
+        if self.paired is not None and start is not None and start.text is not None:
+            self.retention = Retention(self.model, self.paired)  # before any step
         self.validation = (
             evaluation_images(self.model, parts.validation, strict=strict, on_progress=monitor.progress)
-            if supervised and labelled and parts.validation is not None
+            if supervised and parts.validation.labels is not None
             else None
         )
         self.health = None
@@ -138,22 +159,30 @@ class Run:
     def measure(
         self, limit: int | None = None, on_progress: Progress | None = None
     ) -> tuple[dict[str, float], Predictions | None]:
-        """Metrics on the validation split, with the averaged weights if there are any; {} without labels."""
-        if self.validation is None:
-            return {}, None
+        """Metrics on the validation split, with the averaged weights if there are any; {} where it has neither labels
+        nor captions that objectives ask for."""
+        predictions: Predictions | None = None
+        metrics: dict[str, float] = {}
         if self.average is not None:
             self.average.swap(self.learner)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                predictions = predict(self.model, self.validation, limit=limit, on_progress=on_progress)
+                if self.validation is not None:
+                    predictions = predict(self.model, self.validation, limit=limit, on_progress=on_progress)
+                    metrics |= dict(accuracy(predictions))
+                if self.paired is not None:
+                    metrics |= dict(pair_retrieval(self.model, self.paired, limit=limit, on_progress=on_progress))
+                if self.retention is not None:
+                    metrics["same_everyday_word"] = self.retention.measure(self.model)
         finally:
             if self.average is not None:
                 self.average.swap(self.learner)
-        return {f"{self.validation_name}/{key}": value for key, value in accuracy(predictions)}, predictions
+        return {f"{self.validation_name}/{key}": value for key, value in metrics.items()}, predictions
 
     def all_skipped(self) -> list[dict[str, str]]:
         """Every file that took no part, with the reason."""
-        validation = self.validation.skipped_files() if self.validation else []
+        measured = self.validation or self.paired
+        validation = measured.skipped_files() if measured else []
         return self.skipped + self.images.skipped_files() + validation
 
     def _head(self, start: Model | None) -> nn.Linear | None:
@@ -214,6 +243,8 @@ def _train(
     metrics, predictions = run.measure(on_progress=monitor.progress)
     if run.average is not None:
         run.average.swap(run.learner)  # what was measured is what is saved
+    for tower in run.adapted:
+        merge_lora(tower)
     last = folder.rows()[-1] if folder.rows() else {"step": 0, "seconds": 0.0}
     result: dict[str, Any] = {
         "run": str(folder.path), "model": str(folder.model), "steps": last["step"], "images": seen,
@@ -224,6 +255,8 @@ def _train(
         count = int((predictions.labels >= 0).sum())
         result["measured"] = count
         result["interval"] = list(wilson_interval(metrics[f"{run.validation_name}/accuracy"], count))
+    elif run.paired is not None:
+        result["measured"] = len(run.paired)
     run.model.provenance |= {"steps": last["step"], "metrics": metrics}
     run.model.save(folder.model)
     result["report"] = str(

@@ -31,9 +31,12 @@ class Settings:
         balance: "fixed" for the weights of the sum as written; "uncertainty" or "gradnorm" learn factors of them, see
             `mirada.objectives.balance`.
         freeze: how many of the first layers keep their weights, the stem being one; -1 keeps the whole backbone's.
+        lora: rank of the change that matrices learn instead of themselves, in both towers, when starting from a model
+            (see `mirada.train.lora`); 0 is off.
         epochs, steps, budget: how long; exactly one is set. `budget` is seconds, reading the data included.
-        batch: images per optimiser step, over all processes and accumulated parts.
-        accumulate: parts a batch is computed in, for less memory.
+        batch: images per optimiser step, over all processes.
+        chunk: images that are computed at a time, for less memory: a part of the batch, with the gradient of the whole
+            one (see `mirada.train.parts`). None: all of it.
         optimiser: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101) or "muon" (with AdamW for what is no matrix);
             "auto" is Muon for random weights, AdamW when starting from a model.
         learning_rate: peak for AdamW; None gives 0.003 beside Muon, and alone 0.001 * (batch / 512), at most 0.001.
@@ -62,6 +65,7 @@ class Settings:
     objective: str = "supervised"
     balance: str = "fixed"
     freeze: int = 0
+    lora: int = 0
     image_size: int = 64
     early_size: int | None = None
     early_share: float = 0.5
@@ -69,7 +73,7 @@ class Settings:
     steps: int | None = None
     budget: float | None = None
     batch: int = 128
-    accumulate: int = 1
+    chunk: int | None = None
     optimiser: str = "auto"
     learning_rate: float | None = None
     muon_learning_rate: float = 0.02
@@ -96,18 +100,28 @@ class Settings:
         lengths = [name for name in ("epochs", "steps", "budget") if getattr(self, name) is not None]
         if len(lengths) > 1:
             raise MiradaError(f"Give one of epochs, steps and budget, not {' and '.join(lengths)}.")
-        for name in ("image_size", "batch", "accumulate", "epochs", "steps", "budget", "early_size", "canvas"):
+        for name in ("image_size", "batch", "chunk", "epochs", "steps", "budget", "early_size", "canvas"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise MiradaError(f"The setting {name} must be above 0, and is {value}.")
-        if self.batch % self.accumulate:
-            raise MiradaError(f"A batch of {self.batch} does not split into {self.accumulate} equal parts.")
+        if self.batch % (self.chunk or 1):
+            raise MiradaError(f"A batch of {self.batch} does not split into chunks of {self.chunk}.")
+        if self.chunk is not None and self.balance != "fixed":
+            raise MiradaError(f"The balance {self.balance!r} needs the whole batch at once: leave chunk out.")
+        if self.lora < 0 or (self.lora and (self.init is None or self.freeze)):
+            raise MiradaError(f"lora {self.lora} changes a model that is kept: use a rank of 1 or more, with init and "
+                              "without freeze.")  # fmt: skip
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise MiradaError(f"The setting {name} is {getattr(self, name)!r}: choose {' or '.join(allowed)}.")
         for name in ("early_share", "warmup", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise MiradaError(f"The setting {name} must be at least 0 and below 1, and is {getattr(self, name)}.")
+
+    @property
+    def parts(self) -> int:
+        """How many parts a batch is computed in."""
+        return 1 if self.chunk is None else self.batch // self.chunk
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML, without the settings that are None and are so by default."""

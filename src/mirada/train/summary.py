@@ -31,6 +31,9 @@ def report(
         "images seen": result["images"], "steps": result["steps"], "seconds": result["train_seconds"],
         "precision": settings.precision, "machine": machine(),
     }  # fmt: skip
+    if (first := next((key for key in result["metrics"] if key.endswith("/text_to_image/R@1")), None)) is not None:
+        summary |= {"split": first.partition("/")[0], "count": result["measured"]}
+        summary |= {"found": result["metrics"][first], "found_of_five": result["metrics"][first[:-1] + "5"]}
     counts, mistakes = None, []
     if found is not None and validation is not None and model.classes:
         name = next(key for key in result["metrics"] if key.endswith("/accuracy"))

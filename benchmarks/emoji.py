@@ -1,0 +1,254 @@
+"""Emoji as drawn by two vendors teach words for those of a third: what two towers learn in minutes, beside open_clip.
+
+    python benchmarks/emoji.py prepare EMOJI/all.parquet DATA
+    python benchmarks/emoji.py run DATA --budget 5m --seeds 0 1 2
+    python benchmarks/emoji.py rival DATA --budget 5m
+    python benchmarks/emoji.py words DATA
+
+Trained on the drawings of google and twitter with their names and keywords in English and Spanish; tested on those of
+openmoji, a style never seen: is the picture of a name the first one, or among the first five, of all? `words` needs no
+training: the drawing's own nearest neighbours among the training drawings, and their words. Each run appends a line to
+docs/numbers/emoji.jsonl.
+"""
+
+import argparse
+import json
+import math
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from peers import import_torchvision
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+import mirada
+from mirada.data.decode import decode
+from mirada.data.sources import Source, open_data
+from mirada.evaluate.pairs import pair_retrieval, recalls
+from mirada.evaluate.predict import evaluation_images
+from mirada.loading import load
+from mirada.preprocess import Preprocess
+from mirada.train.folder import machine
+from mirada.train.loop import choose_precision
+from mirada.train.settings import parse_duration
+
+RECORDS = Path(__file__).parent.parent / "docs" / "numbers" / "emoji.jsonl"
+LANGUAGES = {"en": "name", "es": "name_es"}
+TESTS = ("en", "es", "words-en", "words-es")
+HELD_OUT = 10  # one keyword in so many is never trained on
+
+
+def is_held_out(word: str) -> bool:
+    """Whether a keyword is for the test only: by its letters alone, so that it is in no caption of any drawing."""
+    return sum(word.encode()) % HELD_OUT == 0
+
+
+def prepare(table: Path, out: Path) -> None:
+    """Write train.parquet, and test tables for names in each language and for words held out."""
+    rows = pq.read_table(table).to_pylist()
+    out.mkdir(parents=True, exist_ok=True)
+    names = {row[column].lower() for row in rows for column in LANGUAGES.values()}
+    training = [row for row in rows if row["vendor"] in ("google", "twitter")]
+    pq.write_table(pa.Table.from_pylist([
+        {"image": row["image"], "captions": [
+            row["name"], row["name_es"],
+            *(word for word in [*row["keywords"], *row["keywords_es"]] if not is_held_out(word)),
+        ]} for row in training
+    ]), out / "train.parquet")  # fmt: skip
+    testing = [row for row in rows if row["vendor"] == "openmoji"]
+    for language, column in LANGUAGES.items():
+        (out / language).mkdir(exist_ok=True)
+        table_of_names = pa.Table.from_pylist([{"image": row["image"], "caption": row[column]} for row in testing])
+        pq.write_table(table_of_names, out / language / "test.parquet")
+        if language == "en":
+            pq.write_table(table_of_names, out / "test.parquet")
+        keywords = "keywords" if language == "en" else "keywords_es"
+        held = [{"image": row["image"], "captions": [word for word in row[keywords] if is_held_out(word) and
+                                                     word.lower() not in names]} for row in testing]  # fmt: skip
+        (out / f"words-{language}").mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(held), out / f"words-{language}" / "test.parquet")
+
+
+def scores(ref: str | Path, data: Path) -> dict[str, float]:
+    """R@1 and R@5 of text to image, in percent, for each test table."""
+    model = load(ref)
+    found = {}
+    for test in TESTS:
+        images = evaluation_images(model, open_data(data / test).splits["test"])
+        metrics = dict(pair_retrieval(model, images))
+        found |= {f"{test} R@{most}": round(100 * metrics[f"text_to_image/R@{most}"], 2) for most in (1, 5)}
+    return found
+
+
+def record(row: dict[str, Any]) -> None:
+    RECORDS.parent.mkdir(exist_ok=True)
+    with RECORDS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "run"
+            done = subprocess.run(
+                [sys.executable, "-m", "mirada", "train", str(options.data), "--recipe", options.recipe,
+                 "--seed", str(seed), "--out", str(out), "--json",
+                 *(["--budget", options.budget] if options.budget else []), *options.flags],
+                stdout=subprocess.PIPE, text=True, check=True,
+            )  # fmt: skip
+            result = json.loads(done.stdout)
+            record({
+                "library": f"mirada {mirada.__version__}", "recipe": options.recipe, "flags": " ".join(options.flags),
+                "budget": options.budget, "seed": seed, "steps": result["steps"], "images": result["images"],
+                **scores(out, options.data), "machine": machine(),
+            })  # fmt: skip
+
+
+def words(options: argparse.Namespace) -> None:
+    """Bag of words and nearest neighbours: a drawing is found by the words of the training drawings most like it."""
+    train = open_data(options.data / "train.parquet").splits["train"]
+    known = F.normalize(pixels(train), dim=1)
+    assert train.captions is not None
+    vocabulary: dict[str, int] = {}
+    bag = torch.zeros(len(train), 1 << 16)
+    for row, captions in enumerate(train.captions):
+        for word in (word for caption in captions for word in caption.lower().split()):
+            bag[row, vocabulary.setdefault(word, len(vocabulary))] = 1
+    bag = bag[:, : len(vocabulary)]
+    bag *= (len(bag) / bag.sum(0)).log()
+    found = {}
+    for test in TESTS:
+        source = open_data(options.data / test).splits["test"]
+        similarity, nearest = (F.normalize(pixels(source), dim=1) @ known.T).topk(10, 1)
+        described = (bag[nearest] * (20 * similarity).softmax(1)[:, :, None]).sum(1)
+        texts: dict[str, int] = {}
+        assert source.captions is not None
+        pairs = [(texts.setdefault(caption, len(texts)), row) for row, captions in enumerate(source.captions)
+                 for caption in captions]  # fmt: skip
+        queries = torch.zeros(len(texts), len(vocabulary))
+        for text, row in texts.items():
+            for word in filter(vocabulary.__contains__, text.lower().split()):
+                queries[row, vocabulary[word]] = 1
+        metrics = dict(recalls(F.normalize(described, dim=1), F.normalize(queries, dim=1), torch.tensor(pairs)))
+        found |= {f"{test} R@{most}": round(100 * metrics[f"text_to_image/R@{most}"], 2) for most in (1, 5)}
+    record({"library": "bag of words, nearest pixels", "seed": 0, **found, "machine": machine()})
+
+
+def pixels(source: Source) -> Tensor:
+    """The drawings at 32 pixels a side, (n, 3072), centred."""
+    preprocess = Preprocess(size=(32, 32), resize="squash")
+    rows = torch.stack([preprocess(decode(source.read(index))).flatten() for index in range(len(source))])
+    return rows - rows.mean(0)
+
+
+class Drawings(torch.utils.data.Dataset[Any]):
+    """A drawing and one of its captions, as open_clip's data sets give them."""
+
+    def __init__(self, source: Source, transform: Any, tokenizer: Any) -> None:
+        self.source, self.transform, self.tokenizer = source, transform, tokenizer
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        assert self.source.captions is not None
+        caption = random.choice(self.source.captions[index])
+        return self.transform(decode(self.source.read(index))), self.tokenizer([caption])[0]
+
+
+def rival(options: argparse.Namespace) -> None:
+    """open_clip's towers of the same sizes, its loss, transforms and tokenizer, in its own loop of AdamW, warm-up and
+    cosine; the batch and rate are the best of those tried."""
+    import_torchvision()
+    import open_clip
+    from open_clip.loss import ClipLoss
+    from open_clip.model import CLIP
+    from open_clip.transform import AugmentationCfg, image_transform
+
+    torch.manual_seed(options.seeds[0])
+    random.seed(options.seeds[0])
+    began, budget = time.monotonic(), parse_duration(options.budget)
+    model = CLIP(
+        256, {"image_size": 64, "layers": 6, "width": 128, "head_width": 32, "patch_size": 8},
+        {"context_length": 32, "width": 128, "heads": 4, "layers": 4},
+    ).train()  # fmt: skip
+    tokenizer = open_clip.SimpleTokenizer(context_length=32)
+    transform = image_transform(64, is_train=True, aug_cfg=AugmentationCfg(scale=(0.5, 1.0)))
+    source = open_data(options.data / "train.parquet").splits["train"]
+    loader = DataLoader(Drawings(source, transform, tokenizer), options.batch, shuffle=True, num_workers=2,
+                        drop_last=True, persistent_workers=True)  # fmt: skip
+    optimiser = torch.optim.AdamW(model.parameters(), options.lr, betas=(0.9, 0.98), weight_decay=0.2, fused=True)
+    half = choose_precision("auto", torch.device("cpu")) == "bfloat16"
+    criterion, steps, progress = ClipLoss(), 0, 0.0
+    while progress < 1:
+        for image, text in loader:
+            progress = (time.monotonic() - began) / budget
+            if progress >= 1:
+                break
+            share = progress / 0.05 if progress < 0.05 else 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
+            for group in optimiser.param_groups:
+                group["lr"] = options.lr * share
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = criterion(*model(image, text))
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))
+            steps += 1
+    model.eval()
+    shown = image_transform(64, is_train=False)
+    found = {}
+    for test in TESTS:
+        source = open_data(options.data / test).splits["test"]
+        assert source.captions is not None
+        texts: dict[str, int] = {}
+        pairs = [(texts.setdefault(caption, len(texts)), row) for row, captions in enumerate(source.captions)
+                 for caption in captions]  # fmt: skip
+        pictures = torch.stack([shown(decode(source.read(index))) for index in range(len(source))])
+        with torch.no_grad():
+            image = torch.cat([model.encode_image(part, normalize=True) for part in pictures.split(256)])
+            text = torch.cat([model.encode_text(part, normalize=True) for part in tokenizer(list(texts)).split(256)])
+        metrics = dict(recalls(image, text, torch.tensor(pairs)))
+        found |= {f"{test} R@{most}": round(100 * metrics[f"text_to_image/R@{most}"], 2) for most in (1, 5)}
+    record({
+        "library": f"open_clip {open_clip.__version__}", "flags": f"batch {options.batch}, lr {options.lr:g}",
+        "budget": options.budget, "seed": options.seeds[0], "steps": steps, "images": steps * options.batch, **found,
+        "machine": machine(),
+    })  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    made = verbs.add_parser("prepare")
+    made.add_argument("table", type=Path)
+    made.add_argument("data", type=Path)
+    for name in ("run", "rival", "words"):
+        verb = verbs.add_parser(name)
+        verb.add_argument("data", type=Path)
+        verb.add_argument("--budget", default="5m")
+        verb.add_argument("--seeds", type=int, nargs="+", default=[0])
+        verb.add_argument("--recipe", default="emoji")
+        verb.add_argument("--batch", type=int, default=256)
+        verb.add_argument("--lr", type=float, default=1e-3)
+        verb.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="more flags for mirada train; the last")
+    options = parser.parse_args()
+    if options.verb == "prepare":
+        prepare(options.table, options.data)
+    else:
+        {"run": run, "rival": rival, "words": words}[options.verb](options)
+
+
+if __name__ == "__main__":
+    main()

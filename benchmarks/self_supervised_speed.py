@@ -1,0 +1,137 @@
+"""Speed of self-supervised training: Mirada beside lightly, whole loops from files to updated weights.
+
+    pip install lightly timm
+    python benchmarks/self_supervised_speed.py DATA --name "CIFAR-10 (JPEG copy)"
+
+The same network, crops, heads, batch and precision on both sides: lightly's are those of `lightly_rival.py --tuned`,
+with its best number of loader workers. Mirada's side is the real command, with its examinations, records and
+checkpoints. Each measurement is a process of its own, they take turns, and the first quarter of each does not count.
+Writes docs/numbers/self-supervised-speed.md. Use a machine that does nothing else.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from lightly_rival import arguments, prepared, updates
+from peers import import_torchvision
+
+from mirada.train.folder import machine
+
+REPORT = Path(__file__).parent.parent / "docs" / "numbers" / "self-supervised-speed.md"
+STEADY = 0.75  # share of a measurement that counts
+WORKERS = (0, 1, 2)
+OBJECTIVES = {
+    "dino": "dino(first={'base': 'dino', 'blur': 0}, second={'base': 'dino-second', 'blur': 0}, "
+    "small_distortion={'base': 'dino-small', 'blur': 0})",
+    "mae": "masked(method='mae')",
+    "simclr": "simclr(distortion={'base': 'simclr', 'blur': 0})",
+}
+
+
+def rate(ends: list[float], batch: int) -> float:
+    """Images per second, from the seconds at which updates ended."""
+    first = max(1, round((1 - STEADY) * len(ends)))
+    return batch * (len(ends) - first) / (ends[-1] - ends[first - 1])
+
+
+def ours(options: argparse.Namespace, method: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        subprocess.run(
+            [sys.executable, "-m", "mirada", "train", options.data, "--model", options.model, "--objective",
+             OBJECTIVES[method], "--image-size", str(options.image_size), "--batch", str(options.batch),
+             "--optimiser", "adamw", "--budget", options.budget, "--out", str(run), "--json"],
+            stdout=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return rate([row["seconds"] for row in rows], options.batch)
+
+
+def theirs(options: argparse.Namespace, method: str, workers: int) -> float:
+    """In a process of its own."""
+    command = [
+        sys.executable, __file__, options.data, "--lightly", method, "--workers", str(workers), "--model",
+        options.model, "--image-size", str(options.image_size), "--batch", str(options.batch), "--budget",
+        options.budget,
+    ]  # fmt: skip
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+
+
+def measure_lightly(options: argparse.Namespace) -> float:
+    import_torchvision()
+    rival = arguments().parse_args([
+        options.data, "--method", options.lightly, "--tuned", "--model", options.model, "--image-size",
+        str(options.image_size), "--batch", str(options.batch), "--budget", options.budget, "--workers",
+        str(options.workers),
+    ])  # fmt: skip
+    return rate(list(updates(prepared(rival), rival)), options.batch)
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+
+
+def compare(options: argparse.Namespace) -> str:
+    """The rows of the table."""
+    lines = []
+    for method in OBJECTIVES:
+        best = max(WORKERS, key=lambda workers: theirs(options, method, workers))
+        found: dict[str, list[float]] = {"mirada": [], "lightly": []}
+        for _ in range(options.repeats):
+            found["mirada"].append(ours(options, method))
+            found["lightly"].append(theirs(options, method, best))
+        ratio = statistics.median(found["mirada"]) / statistics.median(found["lightly"])
+        lines.append(f"| {method} | {spread(found['mirada'])} | {spread(found['lightly'])} | {best} | {ratio:.2f} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--name", default="the data", help="what the data are, for the page")
+    parser.add_argument("--model", default="vit-nano/4")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--budget", default="30s", help="of each measurement")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--lightly", help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.lightly:
+        print(measure_lightly(options))
+        return
+    rows = compare(options)
+    import_torchvision()
+    import lightly
+    import torch
+
+    command = shlex.join(["python", "benchmarks/self_supervised_speed.py", *sys.argv[1:]])
+    REPORT.write_text(
+        f"""# Speed of self-supervised training beside lightly
+
+Images per second from files to updated weights, `{options.model}` at {options.image_size} pixels, batch
+{options.batch}, {options.name}: median of {options.repeats} (smallest to largest).
+
+| method | Mirada | lightly {lightly.__version__} | its best number of workers | Mirada / lightly |
+|---|---|---|---|---|
+{rows}
+
+The same network, crops (DINO: two large and four small), heads and batch, AdamW, and the precision that is faster on
+this machine. Machine: {machine()}; PyTorch {torch.__version__}.
+
+Repeat: `{command}`
+""",
+        encoding="utf-8",
+    )
+    print(REPORT.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

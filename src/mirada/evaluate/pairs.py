@@ -1,0 +1,58 @@
+"""Retrieval between images and captions, both ways: is what belongs together found first? The share of queries with a
+right answer among the first K, as in CLIP's evaluation (arXiv:2103.00020, section 3.1.4 and appendix E)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirada.data.images import Images, Progress
+from mirada.errors import MiradaError
+from mirada.evaluate.predict import of_all
+from mirada.model import Model
+
+__all__ = ["pair_retrieval", "recalls"]
+
+RANKS = (1, 5, 10)
+AT_ONCE = 1 << 24  # similarities held at a time
+
+
+def pair_retrieval(
+    model: Model, images: Images, *, batch: int = 256, limit: int | None = None, on_progress: Progress | None = None
+) -> Iterator[tuple[str, float]]:  # fmt: skip
+    """("text_to_image/R@1", share), ... and ("image_to_text/R@1", share), ... of the images that have a caption, or of
+    `limit` of them, spread evenly. Equal captions of several images are one query with several right answers."""
+    wanted = np.array([place for place, some in enumerate(images.captions(np.arange(len(images)))) if some], np.int64)
+    if limit is not None and limit < len(wanted):
+        wanted = wanted[np.linspace(0, len(wanted) - 1, limit).round().astype(np.int64)]
+    if not len(wanted):
+        raise MiradaError("None of these images has a caption: put a .txt beside each, or use a column caption.")
+
+    def encode(pixels: Tensor) -> Tensor:
+        return model.encode_image(pixels, normalize=True)
+
+    kept, image = of_all(encode, model, images, wanted, batch, "measuring", on_progress)
+    texts: dict[str, int] = {}
+    pairs = [(texts.setdefault(caption, len(texts)), row) for row, captions in enumerate(images.captions(kept))
+             for caption in captions]  # fmt: skip
+    text = model.encode_text(list(texts), normalize=True).cpu()
+    return recalls(image, text, torch.tensor(pairs))
+
+
+def recalls(image: Tensor, text: Tensor, pairs: Tensor) -> Iterator[tuple[str, float]]:
+    """Of unit vectors (n, D) and (m, D); `pairs` (p, 2) are the numbers of a text and an image that belong together.
+    Something else that is just as similar comes before what is right."""
+    for name, asked, known, columns in (("text_to_image", text, image, (0, 1)), ("image_to_text", image, text, (1, 0))):
+        ranks = []
+        for start, part in enumerate(torch.split(asked, max(1, AT_ONCE // len(known)))):
+            first = start * max(1, AT_ONCE // len(known))
+            mine = pairs[(pairs[:, columns[0]] >= first) & (pairs[:, columns[0]] < first + len(part))]
+            right = torch.zeros(len(part), len(known), dtype=torch.bool)
+            right[mine[:, columns[0]] - first, mine[:, columns[1]]] = True
+            similarity = part @ known.mT
+            best = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+            ranks.append(((similarity >= best) & ~right).sum(1))
+        rank = torch.cat(ranks)
+        for most in RANKS:
+            yield f"{name}/R@{most}", float((rank < most).double().mean())

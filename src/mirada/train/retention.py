@@ -1,0 +1,42 @@
+"""How much of what a two-tower model knew is still there while it is fine-tuned: seen as it happens, without labels."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirada.data.images import Images
+from mirada.evaluate.predict import of_all
+from mirada.model import Model
+from mirada.zero_shot import everyday_words
+
+__all__ = ["Retention"]
+
+IMAGES = 128  # that are asked about
+TEMPLATE = "a photo of a {}."
+
+
+class Retention:
+    """The share of images that the model still calls by the same everyday word as before training.
+
+    A model that only learns stays near its start on words that training has nothing to do with; one that forgets does
+    not (Wortsman et al. 2021, arXiv:2109.01903, on what fine-tuning destroys).
+    """
+
+    def __init__(self, model: Model, images: Images) -> None:
+        self.images, self.sentences = images, [TEMPLATE.replace("{}", word) for word in everyday_words()]
+        self.before = self._words(model)
+
+    def measure(self, model: Model) -> float:
+        return float((self._words(model) == self.before).double().mean())
+
+    def _words(self, model: Model) -> Tensor:
+        """The number of the likeliest word for each image."""
+        wanted = np.linspace(0, len(self.images) - 1, min(IMAGES, len(self.images))).round().astype(np.int64)
+        text = model.encode_text(self.sentences, normalize=True).cpu()
+
+        def encode(pixels: Tensor) -> Tensor:
+            return model.encode_image(pixels, normalize=True)
+
+        with torch.no_grad():
+            _, image = of_all(encode, model, self.images, wanted, IMAGES, "measuring", None)
+        return (image @ text.mT).argmax(1)
