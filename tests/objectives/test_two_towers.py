@@ -104,7 +104,8 @@ def test_images_of_one_caption_are_no_others_of_each_other(kind: type[CLIP] | ty
     names = [("a cat",), ("a dog",), ("A CAT",), ("a fish",)]
     batch = batch_of(module, names)
     whole = module.represent(backbone, batch)
-    found = module.compare(whole, 0.0)["loss"]
+    whole["text"] = whole["text"][:, 0]
+    found = module.compare(whole | {"text": whole["text"][:, None]}, 0.0)["loss"]
     same = torch.zeros(4, 4, dtype=torch.bool)
     same[0, 2] = same[2, 0] = True
     expected = module.contrast(whole["image"], whole["text"], same)["loss"]
@@ -120,9 +121,23 @@ def test_one_of_several_captions_is_drawn_each_time() -> None:
         views = module.views(Samples(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.ones(2), torch.zeros(2).long(),
                                      size=(16, 16), seed=seed, mean=half, std=half,
                                      captions=[("one", "two", "three"), ("one", "two", "three")]))  # fmt: skip
-        seen |= set(views["caption"].tolist())
+        seen |= set(views["caption"][:, 0].tolist())
         assert views["captions"][0] == views["captions"][1]
     assert len(seen) == 3
+
+
+def test_several_captions_of_an_image_at_a_time() -> None:
+    backbone = build(TINY)
+    module = CLIP(backbone, pairs=Pairs([("a", "b", "c")]), each=2)
+    batch = batch_of(module, [("a", "b", "c"), ("d",), ("e", "f")])
+    assert batch["ids"].shape == (3, 2, 32)
+    assert batch["caption"][1, 0] == batch["caption"][1, 1]  # there is one only
+    assert all(batch["caption"][row, 0] != batch["caption"][row, 1] for row in (0, 2))
+    whole = module.represent(backbone, batch)
+    alone = [module.contrast(whole["image"], whole["text"][:, drawn], None)["loss"] for drawn in range(2)]
+    torch.testing.assert_close(module.compare(whole, 0.0)["loss"], torch.stack(alone).mean())
+    with pytest.raises(MiradaError, match="cannot have 0 captions drawn"):
+        CLIP(backbone, pairs=Pairs([("a",)]), each=0)
 
 
 def test_images_without_a_caption_take_no_part() -> None:

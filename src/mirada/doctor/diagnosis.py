@@ -107,8 +107,8 @@ def collapse(course: Course) -> Iterator[Alarm]:
                 "uniform collapse",
                 f"{term} gives every image the same answer, spread over all prototypes: {figures}, and the loss stands "
                 f"at ln(K) times {course.now(f'{term}/relative_loss'):.3g}.",
-                "Lower the learning rate (muon_learning_rate or --lr), or sharpen the targets: centring='sinkhorn', a "
-                "lower teacher_temperature.",
+                "Sharpen the targets: a lower teacher_temperature (or SwAV's epsilon), centring='sinkhorn'; or lower "
+                "the learning rate (muon_learning_rate or --lr).",
             )  # fmt: skip
         else:
             yield Alarm(

@@ -80,25 +80,16 @@ def evaluate(
     reading: dict[str, Any] = {"exact_pixels": exact_pixels, "strict": strict}
     if probe == "accuracy":
         name, source, notes = choose_split(dataset, split, trained)
-        found = measure_head(model, source, batch, reading, on_progress)._replace(split=name, notes=notes)
-    elif probe == "retrieval" and model.text is not None and dataset.captioned:
-        name, source, notes = choose_split(dataset, split, trained)
-        images = evaluation_images(model, source, keep=False, **reading)
-        metrics = dict(pair_retrieval(model, images, batch=batch, on_progress=on_progress))
-        count = sum(bool(captions) for captions in images.captions(np.arange(len(images))))
-        found = Measured(name, count, metrics, images.skipped_files(), notes)
+        found = measure_head(model, source, batch, reading, on_progress)
     elif probe == "zero-shot":
         classes = require_labels(dataset, probe)
-        model.two_towers()
         name, source, notes = choose_split(dataset, split, trained)
-        words = [Label(name) for name in classes]
-        if labels is not None:
-            given, more = read_labels(labels)
-            words, notes = named(given, classes), notes + more
-        encoded = extract(model, source, batch=batch, on_progress=on_progress, **reading)
-        asked = labelled(source, encoded, "measured")
-        metrics = dict(zero_shot(model, asked, words, read_templates(templates or "en"), on_progress=on_progress))
-        found = Measured(name, len(asked.labels), metrics, skipped_files(source, encoded), notes)
+        words, more = name_classes(classes, labels)
+        notes += more
+        found = measure_words(model, source, words, templates or "en", reading | {"batch": batch}, on_progress)
+    elif probe == "retrieval" and model.text is not None and dataset.captioned:
+        name, source, notes = choose_split(dataset, split, trained)
+        found = measure_pairs(model, source, batch, reading, on_progress)
     else:
         classes = require_labels(dataset, probe)
         reading |= {"batch": batch, "on_progress": on_progress}
@@ -108,7 +99,7 @@ def evaluate(
         else:
             training, name, source, notes = choose_training(dataset, split, seed if trained is None else trained)
         found = measure_features(model, training, source, classes, probe, seed, reading)
-        found = found._replace(split=name, notes=notes + found.notes)
+    found = found._replace(split=name, notes=notes + found.notes)
     score = found.metrics[next(name for name in ("accuracy", "mAP", "text_to_image/R@1") if name in found.metrics)]
     return {
         "probe": probe, "split": found.split, "n": found.images, "metrics": found.metrics,
@@ -126,6 +117,37 @@ def measure_head(
     found = predict(model, images, batch=batch, on_progress=on_progress)
     found = found._replace(labels=labels[found.places])
     return Measured("", int((found.labels >= 0).sum()), dict(accuracy(found)), images.skipped_files(), [])
+
+
+def name_classes(classes: list[str], labels: str | None) -> tuple[list[Label], list[str]]:
+    """Words for the classes, their own names where none are given; and notes."""
+    if labels is None:
+        return [Label(name) for name in classes], []
+    given, notes = read_labels(labels)
+    return named(given, classes), notes
+
+
+def measure_words(
+    model: Model, source: Source, words: list[Label], templates: str, reading: dict[str, Any],
+    on_progress: Progress | None,
+) -> Measured:  # fmt: skip
+    """Zero-shot accuracy."""
+    model.two_towers()
+    chosen = read_templates(templates)
+    encoded = extract(model, source, on_progress=on_progress, **reading)
+    asked = labelled(source, encoded, "measured")
+    metrics = dict(zero_shot(model, asked, words, chosen, on_progress=on_progress))
+    return Measured("", len(asked.labels), metrics, skipped_files(source, encoded), [])
+
+
+def measure_pairs(
+    model: Model, source: Source, batch: int, reading: dict[str, Any], on_progress: Progress | None
+) -> Measured:
+    """Retrieval between images and their captions."""
+    images = evaluation_images(model, source, keep=False, **reading)
+    metrics = dict(pair_retrieval(model, images, batch=batch, on_progress=on_progress))
+    count = sum(map(bool, images.captions(np.arange(len(images)))))
+    return Measured("", count, metrics, images.skipped_files(), [])
 
 
 def measure_features(

@@ -14,9 +14,9 @@ from mirada.objectives.simclr import SimCLR
 from mirada.objectives.supervised import Supervised
 from mirada.objectives.swav import SwAV
 from mirada.objectives.table import OBJECTIVES
-from mirada.objectives.two_towers import Pairs
+from mirada.objectives.two_towers import Pairs, TwoTowers
 
 __all__ = [
     "CLIP", "DINO", "OBJECTIVES", "Colorization", "Encoder", "Jigsaw", "Learner", "Masked", "Objective", "Pairs",
-    "RelativePosition", "Rotation", "SigLIP", "SimCLR", "Supervised", "SwAV",
+    "RelativePosition", "Rotation", "SigLIP", "SimCLR", "Supervised", "SwAV", "TwoTowers",
 ]  # fmt: skip

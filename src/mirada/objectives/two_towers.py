@@ -38,13 +38,16 @@ class TwoTowers(Contrast):
     """The text tower of the model that training starts from, or else a small one with a tokenizer of its own, learned
     from the captions.
 
-    Of an image's captions one is drawn each time. Two images whose captions are the same, or that were given the same
-    one, are neither partners nor others of each other. Images without any take no part.
+    Of an image's captions `each` are drawn at a time, and the loss is their mean. Two images whose captions are the
+    same, or that were given the same one, are neither partners nor others of each other. Images without any take no
+    part.
 
     Args:
         pairs: given by the data.
         dim: width of the common space; like all widths and sizes below, of a new text tower only.
         width, depth, num_heads: of the text tower.
+        each: captions that are drawn for an image. Reading words costs less than seeing images, so data with many
+            captions an image are learned in fewer steps with several of them.
         vocabulary: most tokens that are learned.
         context: tokens that are read of a caption.
         locked: whether the text tower keeps its weights; for the image tower see `--freeze`. With both towers of a
@@ -58,11 +61,13 @@ class TwoTowers(Contrast):
 
     def __init__(
         self, backbone: Encoder, *, pairs: Pairs, dim: int = 256, width: int = 128, depth: int = 4, num_heads: int = 4,
-        vocabulary: int = 4096, context: int = 32, locked: bool = False, hardness: float = 0.0,
+        vocabulary: int = 4096, context: int = 32, locked: bool = False, hardness: float = 0.0, each: int = 1,
         augment: str | dict[str, Any] | Augmentation = "zoom",
     ) -> None:  # fmt: skip
         super().__init__()
         self.hardness, start = hardness, pairs.start
+        if each < 1:
+            raise MiradaError(f"An image cannot have {each} captions drawn at a time: use each=1 or more.")
         texts = [caption for captions in pairs.captions for caption in captions]
         if not texts:
             raise MiradaError(
@@ -85,13 +90,14 @@ class TwoTowers(Contrast):
         if locked:
             self.text.requires_grad_(False)
             self.text.logit_scale.requires_grad_(True)
-        self.views = partial(views, transform=augmentation(augment), tokenizer=self.tokenizer)
+        self.views = partial(views, transform=augmentation(augment), tokenizer=self.tokenizer, each=each)
 
     def represent(self, backbone: Encoder, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image = self.project(backbone(batch["image"]).pooled)
-        text = self.text(self.text.without_padding(batch["ids"]))
+        count, each, _ = batch["ids"].shape
+        text = self.text(self.text.without_padding(batch["ids"].flatten(0, 1))).view(count, each, -1)
         names = ("caption", "captions", "there")
-        unit = {"image": F.normalize(image.float(), dim=1), "text": F.normalize(text.float(), dim=1)}
+        unit = {"image": F.normalize(image.float(), dim=1), "text": F.normalize(text.float(), dim=2)}
         return unit | {name: batch[name].to(image.device) for name in names}
 
     def compare(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -103,9 +109,12 @@ class TwoTowers(Contrast):
         image, text, caption, captions = (
             gathered(samples[name])[there] for name in ("image", "text", "caption", "captions")
         )
-        same = (caption[:, None] == caption) | (captions[:, None] == captions)
-        same.fill_diagonal_(False)
-        result = self.contrast(image, text, same if bool(same.any()) else None)
+        parts = []
+        for drawn in range(text.shape[1]):
+            same = (caption[:, None, drawn] == caption[:, drawn]) | (captions[:, None] == captions)
+            same.fill_diagonal_(False)
+            parts.append(self.contrast(image, text[:, drawn], same if bool(same.any()) else None))
+        result = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
         loss = result["loss"]
         whole = loss + (processes() - 1) * (loss - loss.detach())  # see `gathered`
         scale = self.text.logit_scale.detach().exp()
@@ -129,15 +138,16 @@ def require_kind(design: TextDesign, biased: bool) -> None:
         raise MiradaError("This model's scores have no bias, as CLIP's: train it with the objective clip, not siglip.")
 
 
-def views(samples: Samples, transform: Augmentation, tokenizer: Tokenizer) -> dict[str, Tensor]:
-    """The image; the ids (B, L) of one of its captions; int64 (B,) names of that caption and of all of them; and bool
-    (B,), whether there is any."""
-    draws = torch.rand(len(samples), generator=samples.generator).tolist()
-    texts = [captions[int(draw * len(captions))] if captions else "" for captions, draw in
-             zip(samples.captions, draws, strict=True)]  # fmt: skip
+def views(samples: Samples, transform: Augmentation, tokenizer: Tokenizer, each: int) -> dict[str, Tensor]:
+    """The image; the ids (B, each, L) of some of its captions, again from the first where they are too few; int64 names
+    of those (B, each) and of all of them (B,); and bool (B,), whether there is any."""
+    texts: list[str] = []
+    for captions in samples.captions:
+        order = torch.randperm(max(1, len(captions)), generator=samples.generator).tolist()
+        texts += [captions[order[drawn % len(order)]] if captions else "" for drawn in range(each)]
     return {
-        "image": samples.view(transform), "ids": tokenizer(texts),
-        "caption": torch.tensor([number(text) for text in texts]),
+        "image": samples.view(transform), "ids": tokenizer(texts).view(len(samples), each, -1),
+        "caption": torch.tensor([number(text) for text in texts]).view(len(samples), each),
         "captions": torch.tensor([number("\n".join(sorted(captions))) for captions in samples.captions]),
         "there": torch.tensor([bool(captions) for captions in samples.captions]),
     }  # fmt: skip

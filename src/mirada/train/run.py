@@ -21,14 +21,13 @@ from mirada.device import choose_device
 from mirada.doctor.health import Health
 from mirada.doctor.watch import Watch
 from mirada.errors import MiradaError
-from mirada.evaluate.accuracy import accuracy, wilson_interval
-from mirada.evaluate.pairs import pair_retrieval
-from mirada.evaluate.predict import Predictions, evaluation_images, predict
+from mirada.evaluate.accuracy import wilson_interval
+from mirada.evaluate.predict import Predictions
 from mirada.language import sum_of_terms
 from mirada.loading import load
 from mirada.memory import keep_freed_memory
 from mirada.model import Model
-from mirada.objectives import Learner, Pairs
+from mirada.objectives import OBJECTIVES, Learner, Pairs, TwoTowers
 from mirada.preprocess import Preprocess
 from mirada.processes import agreed, alone, any_of, joined, processes, rank, start_alike
 from mirada.train.average import Average
@@ -42,14 +41,13 @@ from mirada.train.log import check_logs, open_logs
 from mirada.train.loop import NotFinite, Step, choose_precision, train_loop
 from mirada.train.lora import add_lora, merge_lora
 from mirada.train.optimiser import build_optimisers
-from mirada.train.retention import Retention
 from mirada.train.settings import Settings
 from mirada.train.summary import report
 from mirada.train.take_over import take_over
+from mirada.train.validation import Validation
 
 __all__ = ["Monitor", "train"]
 
-PAIRED = ("clip", "siglip")  # objectives of which images without a caption are no part
 PROBED = 256  # images whose features tell of a run's health
 
 
@@ -79,11 +77,10 @@ class Run:
         dataset = open_data(data, strict=strict)
         parts = train_and_validation(dataset, settings.seed)
         terms = sum_of_terms(settings.objective)
-        if all(term.name in PAIRED for term in terms):
+        if all(issubclass(OBJECTIVES[term.name], TwoTowers) for term in terms):
             parts = with_captions(parts)
         for note in parts.notes:
             monitor.note(note)
-        self.validation_name = parts.name
         supervised = any(term.name == "supervised" for term in terms)
         self.classes = require_classes(dataset) if supervised else None
         torch.manual_seed(settings.seed)
@@ -137,19 +134,10 @@ class Run:
         )  # fmt: skip
         if (towers := self.learner.towers()) is not None:
             self.model.add_towers(towers.text, towers.tokenizer, towers.project)
-        self.paired = (
-            evaluation_images(self.model, parts.validation, strict=strict, on_progress=monitor.progress)
-            if towers is not None and parts.validation.captions is not None
-            else None
-        )
-        self.retention = None
-        if self.paired is not None and start is not None and start.text is not None:
-            self.retention = Retention(self.model, self.paired)  # before any step
-        self.validation = (
-            evaluation_images(self.model, parts.validation, strict=strict, on_progress=monitor.progress)
-            if supervised and parts.validation.labels is not None
-            else None
-        )
+        self.validation = Validation(
+            self.model, parts, captions=towers is not None, knew_words=bool(start and start.text), strict=strict,
+            on_progress=monitor.progress,
+        )  # fmt: skip
         self.health = None
         if any(term.name != "supervised" for term in terms):
             pixels, labels = some_images(self.images, settings.image_size, PROBED)
@@ -161,28 +149,21 @@ class Run:
     ) -> tuple[dict[str, float], Predictions | None]:
         """Metrics on the validation split, with the averaged weights if there are any; {} where it has neither labels
         nor captions that objectives ask for."""
-        predictions: Predictions | None = None
-        metrics: dict[str, float] = {}
+        if self.validation.images is None:
+            return {}, None
         if self.average is not None:
             self.average.swap(self.learner)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                if self.validation is not None:
-                    predictions = predict(self.model, self.validation, limit=limit, on_progress=on_progress)
-                    metrics |= dict(accuracy(predictions))
-                if self.paired is not None:
-                    metrics |= dict(pair_retrieval(self.model, self.paired, limit=limit, on_progress=on_progress))
-                if self.retention is not None:
-                    metrics["same_everyday_word"] = self.retention.measure(self.model)
+                return self.validation.measure(limit, on_progress)
         finally:
             if self.average is not None:
                 self.average.swap(self.learner)
-        return {f"{self.validation_name}/{key}": value for key, value in metrics.items()}, predictions
 
     def all_skipped(self) -> list[dict[str, str]]:
         """Every file that took no part, with the reason."""
-        measured = self.validation or self.paired
-        validation = measured.skipped_files() if measured else []
+        images = self.validation.images
+        validation = images.skipped_files() if images else []
         return self.skipped + self.images.skipped_files() + validation
 
     def _head(self, start: Model | None) -> nn.Linear | None:
@@ -254,13 +235,15 @@ def _train(
     if predictions is not None:
         count = int((predictions.labels >= 0).sum())
         result["measured"] = count
-        result["interval"] = list(wilson_interval(metrics[f"{run.validation_name}/accuracy"], count))
-    elif run.paired is not None:
-        result["measured"] = len(run.paired)
+        result["interval"] = list(wilson_interval(metrics[f"{run.validation.name}/accuracy"], count))
+    elif run.validation.images is not None:
+        result["measured"] = len(run.validation.images)
     run.model.provenance |= {"steps": last["step"], "metrics": metrics}
     run.model.save(folder.model)
     result["report"] = str(
-        report(folder, result, model=run.model, settings=run.settings, validation=run.validation, found=predictions)
+        report(
+            folder, result, model=run.model, settings=run.settings, validation=run.validation.images, found=predictions
+        )
     )
     return result
 
