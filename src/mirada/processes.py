@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 __all__ = [
-    "agreed", "alone", "any_of", "average_in_place", "gathered", "joined", "largest", "processes", "rank",
-    "start_alike", "summed", "summed_with_gradient",
+    "agreed", "alone", "any_of", "average_in_place", "counted_once", "gathered", "joined", "largest", "processes",
+    "rank", "start_alike", "summed", "summed_with_gradient",
 ]  # fmt: skip
 
 _alone = False
@@ -130,6 +130,12 @@ def summed_with_gradient(tensor: Tensor) -> Tensor:
         return tensor
     result: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
     return result
+
+
+def counted_once(tensor: Tensor) -> Tensor:
+    """A parameter that every process's loss depends on in full, beside rows that are `gathered`: its gradient is
+    divided by the number of processes, because those losses are multiplied by it."""
+    return tensor.detach() + (tensor - tensor.detach()) / processes()
 
 
 def gathered(tensor: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, distributed, multiprocessing, nn
 
 import mirada
 from mirada.backbones import build
-from mirada.objectives import Learner
+from mirada.data.samples import Samples
+from mirada.objectives import Learner, Pairs
 from mirada.processes import agreed, alone, any_of, average_in_place, largest, processes, rank, start_alike
 from mirada.train.batch_norm import SynchronisedBatchNorm, synchronise
 
@@ -24,36 +25,53 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def learner() -> Learner:
+SUMS = ("simclr(temperature=0.5) + 0.5*rotation", "clip(each=2, depth=1) + 0.5*siglip(depth=1)")
+CAPTIONS = [
+    ("a cat", "un gato"),
+    ("a dog",),
+    ("a bird",),
+    ("a fish",),
+    ("a cat", "un gato"),
+    (),
+    ("a car",),
+    ("a bus",),
+]
+
+
+def learner(text: str) -> Learner:
     torch.manual_seed(0)
-    return Learner(build("resnet-18(small_images=True)"), "simclr(temperature=0.5) + 0.5*rotation").double().train()
+    return Learner(build("resnet-18(small_images=True)"), text, pairs=Pairs(CAPTIONS)).double().train()
 
 
-def batch() -> dict[str, dict[str, Tensor]]:
+def batch(module: Learner) -> dict[str, dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    first, second, image = torch.randn(3, 8, 3, 16, 16, generator=generator, dtype=torch.float64)
-    label = torch.randint(4, (8,), generator=generator)
-    return {"simclr": {"first": first, "second": second}, "rotation": {"image": image, "label": label}}
+    canvases = torch.randint(0, 256, (8, 3, 20, 20), dtype=torch.uint8, generator=generator)
+    half = torch.full((3,), 0.5)
+    samples = Samples(canvases, torch.ones(8), torch.zeros(8).long(), size=(16, 16), seed=1, mean=half, std=half,
+                      captions=CAPTIONS)  # fmt: skip
+    return {name: {key: value.double() if value.is_floating_point() else value for key, value in views.items()}
+            for name, views in module.views(samples).items()}  # fmt: skip
 
 
-def work(number: int, port: int, out: str) -> None:
+def work(number: int, port: int, out: str, text: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=number, world_size=2)
     cpu = torch.device("cpu")
-    module = learner()
+    module = learner(text)
     if number == 1:
         with torch.no_grad():
             next(module.backbone.parameters()).zero_()
     synchronise(module)
     start_alike(module)
-    mine = {name: {key: view.chunk(2)[number] for key, view in views.items()} for name, views in batch().items()}
+    mine = {name: {key: view.chunk(2)[number] for key, view in views.items()} for name, views in batch(module).items()}
     result = module(mine, 0.5)
     result["loss"].backward()
     average_in_place(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
     found = {f"gradient.{name}": parameter.grad for name, parameter in module.named_parameters()}
     found |= {f"buffer.{name}": buffer for name, buffer in module.named_buffers()}
-    found["simclr/loss"] = result["simclr/loss"].detach()
+    first = next(iter(module.weights))
+    found["loss"] = result[f"{first}/loss"].detach()
     found["agreed"] = torch.tensor(agreed(3.5 + number, cpu))
     found["any"] = torch.tensor([any_of(number == 1, cpu), any_of(False, cpu)])
     found["largest"] = largest(torch.tensor([float(number), -float(number)]))
@@ -63,15 +81,16 @@ def work(number: int, port: int, out: str) -> None:
     distributed.destroy_process_group()
 
 
-def test_two_processes_have_the_gradients_and_statistics_of_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(work, (free_port(), str(tmp_path)), nprocs=2)
+@pytest.mark.parametrize("text", SUMS)
+def test_two_processes_have_the_gradients_and_statistics_of_one(text: str, tmp_path: Path) -> None:
+    multiprocessing.spawn(work, (free_port(), str(tmp_path), text), nprocs=2)
     parts = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in (0, 1)]
-    module = learner()
-    result = module(batch(), 0.5)
+    module = learner(text)
+    result = module(batch(module), 0.5)
     result["loss"].backward()
     expected = {f"gradient.{name}": parameter.grad for name, parameter in module.named_parameters()}
     expected |= {f"buffer.{name}": buffer for name, buffer in module.named_buffers()}
-    expected["simclr/loss"] = result["simclr/loss"].detach()
+    expected["loss"] = result[f"{next(iter(module.weights))}/loss"].detach()
     for number, part in enumerate(parts):
         for name, value in expected.items():
             torch.testing.assert_close(part[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mirada.objectives.contrast import matched
 from mirada.objectives.two_towers import TwoTowers
+from mirada.processes import counted_once
 
 __all__ = ["CLIP"]
 
@@ -16,7 +17,7 @@ class CLIP(TwoTowers):
     biased = False
 
     def contrast(self, image: Tensor, text: Tensor, same: Tensor | None) -> dict[str, Tensor]:
-        scale = self.text.logit_scale.exp()
+        scale = counted_once(self.text.logit_scale).exp()
         to_text, text_found = matched(image, text, scale, same, self.hardness)
         to_image, image_found = matched(text, image, scale, same, self.hardness)
         loss = (to_text + to_image) / 2

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mirada.objectives.contrast import ROWS, harder
 from mirada.objectives.two_towers import TwoTowers
+from mirada.processes import counted_once
 
 __all__ = ["SigLIP", "sigmoid_loss"]
 
@@ -21,7 +22,8 @@ class SigLIP(TwoTowers):
 
     def contrast(self, image: Tensor, text: Tensor, same: Tensor | None) -> dict[str, Tensor]:
         assert self.text.logit_bias is not None
-        loss, found = sigmoid_loss(image, text, self.text.logit_scale.exp(), self.text.logit_bias, same, self.hardness)
+        scale, bias = counted_once(self.text.logit_scale).exp(), counted_once(self.text.logit_bias)
+        loss, found = sigmoid_loss(image, text, scale, bias, same, self.hardness)
         count = len(image)  # one who knows nothing says 1/N to every pair
         chance = math.log(count) - (count - 1) * math.log1p(-1 / count)
         return {"loss": loss, "relative_loss": loss.detach() / chance, "accuracy": found}
