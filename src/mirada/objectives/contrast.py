@@ -14,7 +14,7 @@ from mirada.objectives.base import Encoder, Objective
 
 __all__ = ["ROWS", "Contrast", "harder", "matched"]
 
-ROWS = 1024  # of similarities that are held at a time
+ROWS = 256  # of similarities that are held at a time
 
 
 class Contrast(Objective):
@@ -60,7 +60,7 @@ def _rows(
     similarity = rows @ columns.mT
     partner = torch.arange(start, start + len(rows), device=rows.device)
     logits = scale * similarity
-    own = F.one_hot(partner, len(columns)).bool()
+    own = partner[:, None] == torch.arange(len(columns), device=rows.device)
     hidden = own if ignored is None else own | ignored
     logits = logits.masked_fill(hidden & ~own, -torch.inf)
     found = logits.argmax(1) == partner

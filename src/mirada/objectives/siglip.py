@@ -55,10 +55,10 @@ def _rows(
     similarity = image @ text.mT
     logits = scale * similarity + bias
     partner = torch.arange(start, start + len(image), device=image.device)
-    sign = 2 * F.one_hot(partner, len(text)) - 1
-    loss = -F.logsigmoid(sign * logits)
+    own = partner[:, None] == torch.arange(len(text), device=image.device)
+    loss = -F.logsigmoid(torch.where(own, logits, -logits))
     if hardness:
-        hidden = sign > 0 if ignored is None else (sign > 0) | ignored
+        hidden = own if ignored is None else own | ignored
         loss = loss * harder(similarity, hidden, hardness).exp()
     if ignored is not None:
         loss = loss.masked_fill(ignored, 0.0)
