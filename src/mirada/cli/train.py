@@ -12,6 +12,7 @@ __all__ = ["EXAMPLE", "command"]
 EXAMPLE = (
     "Examples: [bold]mirada train photos/[/bold] (a subfolder per class, ten minutes); "
     "[bold]mirada train cifar10/ --recipe cifar10-10m[/bold]; "
+    "[bold]mirada train pairs.csv --objective clip[/bold] (columns path and caption); "
     "[bold]mirada train photos/ --model vit-ti/8 --image-size 96 --epochs 50 --augment strong[/bold]"
 )
 
