@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 import mirada
 from mirada.data.decode import decode
 from mirada.data.sources import Source, open_data
-from mirada.evaluate.pairs import pair_retrieval, recalls
+from mirada.evaluate.pairs import pair_retrieval, queries_of, recalls
 from mirada.evaluate.predict import evaluation_images
 from mirada.loading import load
 from mirada.preprocess import Preprocess
@@ -85,8 +85,13 @@ def scores(ref: str | Path, data: Path) -> dict[str, float]:
     for test in TESTS:
         images = evaluation_images(model, open_data(data / test).splits["test"])
         metrics = dict(pair_retrieval(model, images))
-        found |= {f"{test} R@{most}": round(100 * metrics[f"text_to_image/R@{most}"], 2) for most in (1, 5)}
+        found |= shown(test, metrics)
     return found
+
+
+def shown(test: str, metrics: dict[str, float]) -> dict[str, float]:
+    """What is recorded of one test table, in percent."""
+    return {f"{test} R@{most}": round(100 * metrics[f"text_to_image/R@{most}"], 2) for most in (1, 5)}
 
 
 def record(row: dict[str, Any]) -> None:
@@ -131,16 +136,14 @@ def words(options: argparse.Namespace) -> None:
         source = open_data(options.data / test).splits["test"]
         similarity, nearest = (F.normalize(pixels(source), dim=1) @ known.T).topk(10, 1)
         described = (bag[nearest] * (20 * similarity).softmax(1)[:, :, None]).sum(1)
-        texts: dict[str, int] = {}
         assert source.captions is not None
-        pairs = [(texts.setdefault(caption, len(texts)), row) for row, captions in enumerate(source.captions)
-                 for caption in captions]  # fmt: skip
+        texts, pairs = queries_of(source.captions)
         queries = torch.zeros(len(texts), len(vocabulary))
-        for text, row in texts.items():
+        for row, text in enumerate(texts):
             for word in filter(vocabulary.__contains__, text.lower().split()):
                 queries[row, vocabulary[word]] = 1
-        metrics = dict(recalls(F.normalize(described, dim=1), F.normalize(queries, dim=1), torch.tensor(pairs)))
-        found |= {f"{test} R@{most}": round(100 * metrics[f"text_to_image/R@{most}"], 2) for most in (1, 5)}
+        metrics = dict(recalls(F.normalize(described, dim=1), F.normalize(queries, dim=1), pairs))
+        found |= shown(test, metrics)
     record({"library": "bag of words, nearest pixels", "seed": 0, **found, "machine": machine()})
 
 
@@ -167,8 +170,8 @@ class Drawings(torch.utils.data.Dataset[Any]):
 
 
 def rival(options: argparse.Namespace) -> None:
-    """open_clip's towers of the same sizes, its loss, transforms and tokenizer, in its own loop of AdamW, warm-up and
-    cosine; the batch and rate are the best of those tried."""
+    """open_clip's towers of the same sizes, its loss, transforms and tokenizer, in a plain loop of AdamW, warm-up and
+    cosine."""
     import_torchvision()
     import open_clip
     from open_clip.loss import ClipLoss
@@ -207,20 +210,18 @@ def rival(options: argparse.Namespace) -> None:
                 model.logit_scale.clamp_(0, math.log(100))
             steps += 1
     model.eval()
-    shown = image_transform(64, is_train=False)
+    preprocess = image_transform(64, is_train=False)
     found = {}
     for test in TESTS:
         source = open_data(options.data / test).splits["test"]
         assert source.captions is not None
-        texts: dict[str, int] = {}
-        pairs = [(texts.setdefault(caption, len(texts)), row) for row, captions in enumerate(source.captions)
-                 for caption in captions]  # fmt: skip
-        pictures = torch.stack([shown(decode(source.read(index))) for index in range(len(source))])
+        texts, pairs = queries_of(source.captions)
+        pictures = torch.stack([preprocess(decode(source.read(index))) for index in range(len(source))])
         with torch.no_grad():
             image = torch.cat([model.encode_image(part, normalize=True) for part in pictures.split(256)])
-            text = torch.cat([model.encode_text(part, normalize=True) for part in tokenizer(list(texts)).split(256)])
-        metrics = dict(recalls(image, text, torch.tensor(pairs)))
-        found |= {f"{test} R@{most}": round(100 * metrics[f"text_to_image/R@{most}"], 2) for most in (1, 5)}
+            text = torch.cat([model.encode_text(part, normalize=True) for part in tokenizer(texts).split(256)])
+        metrics = dict(recalls(image, text, pairs))
+        found |= shown(test, metrics)
     record({
         "library": f"open_clip {open_clip.__version__}", "flags": f"batch {options.batch}, lr {options.lr:g}",
         "budget": options.budget, "seed": options.seeds[0], "steps": steps, "images": steps * options.batch, **found,

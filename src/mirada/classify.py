@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirada.data.images import Images, Progress
+from mirada.data.images import Progress
 from mirada.data.sources import list_images
 from mirada.errors import MiradaError, Misuse
-from mirada.evaluate.predict import evaluation_images, of_all
+from mirada.evaluate.predict import evaluation_images, of_all, unit_features
 from mirada.loading import load
 from mirada.model import Model
 from mirada.zero_shot import NONE, class_vectors, probabilities, read_labels, vectors_of_nothing
@@ -57,7 +57,7 @@ def classify(
         chosen = read_templates(templates or "en")
         vectors = class_vectors(model, words, chosen, on_progress=on_progress)
         nothing = None if threshold is None else vectors_of_nothing(model, chosen)
-        places, features = encode(model, images, on_progress)
+        places, features = unit_features(model, images, np.arange(len(images)), batch=64, on_progress=on_progress)
         shares = probabilities(model, features, vectors, nothing)
     answers = [
         {"path": source.path(int(place)), "labels": ranked(row, names, top, threshold)}
@@ -72,14 +72,6 @@ def require_head(ref: str, model: Model) -> list[str]:
         how = "give --labels, which its text tower reads" if model.text else "train one with `mirada train`"
         raise MiradaError(f"The model {ref!r} has no classification head: {how}.")
     return model.classes
-
-
-def encode(model: Model, images: Images, on_progress: Progress | None) -> tuple[Any, Tensor]:
-    """The places that could be read, and unit vectors (n, D)."""
-    return of_all(
-        lambda pixels: model.encode_image(pixels, normalize=True), model, images, np.arange(len(images)), 64,
-        "measuring", on_progress,
-    )  # fmt: skip
 
 
 def ranked(shares: Tensor, names: Sequence[str], top: int, threshold: float | None) -> list[dict[str, Any]]:

@@ -1,18 +1,19 @@
 """Retrieval between images and captions, both ways: is what belongs together found first? The share of queries with a
 right answer among the first K, as in CLIP's evaluation (arXiv:2103.00020, section 3.1.4 and appendix E)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mirada.data.dataset import Captions
 from mirada.data.images import Images, Progress
 from mirada.errors import MiradaError
-from mirada.evaluate.predict import of_all
+from mirada.evaluate.predict import some_of, unit_features
 from mirada.model import Model
 
-__all__ = ["pair_retrieval", "recalls"]
+__all__ = ["pair_retrieval", "queries_of", "recalls"]
 
 RANKS = (1, 5, 10)
 AT_ONCE = 1 << 24  # similarities held at a time
@@ -24,20 +25,20 @@ def pair_retrieval(
     """("text_to_image/R@1", share), ... and ("image_to_text/R@1", share), ... of the images that have a caption, or of
     `limit` of them, spread evenly. Equal captions of several images are one query with several right answers."""
     wanted = np.array([place for place, some in enumerate(images.captions(np.arange(len(images)))) if some], np.int64)
-    if limit is not None and limit < len(wanted):
-        wanted = wanted[np.linspace(0, len(wanted) - 1, limit).round().astype(np.int64)]
     if not len(wanted):
         raise MiradaError("None of these images has a caption: put a .txt beside each, or use a column caption.")
+    kept, image = unit_features(model, images, some_of(wanted, limit), batch=batch, on_progress=on_progress)
+    texts, pairs = queries_of(images.captions(kept))
+    text = model.encode_text(texts, normalize=True).cpu()
+    return recalls(image, text, pairs)
 
-    def encode(pixels: Tensor) -> Tensor:
-        return model.encode_image(pixels, normalize=True)
 
-    kept, image = of_all(encode, model, images, wanted, batch, "measuring", on_progress)
+def queries_of(captions: Sequence[Captions]) -> tuple[list[str], Tensor]:
+    """The different texts among the captions of some images, and int64 (p, 2): the numbers of a text and of an image
+    that belong together."""
     texts: dict[str, int] = {}
-    pairs = [(texts.setdefault(caption, len(texts)), row) for row, captions in enumerate(images.captions(kept))
-             for caption in captions]  # fmt: skip
-    text = model.encode_text(list(texts), normalize=True).cpu()
-    return recalls(image, text, torch.tensor(pairs))
+    pairs = [(texts.setdefault(text, len(texts)), row) for row, some in enumerate(captions) for text in some]
+    return list(texts), torch.tensor(pairs)
 
 
 def recalls(image: Tensor, text: Tensor, pairs: Tensor) -> Iterator[tuple[str, float]]:

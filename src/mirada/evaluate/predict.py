@@ -12,7 +12,7 @@ from mirada.data.images import Images, Progress
 from mirada.data.sources import Source
 from mirada.model import Model
 
-__all__ = ["Predictions", "evaluation_images", "of_all", "predict"]
+__all__ = ["Predictions", "evaluation_images", "of_all", "predict", "some_of", "unit_features"]
 
 
 class Predictions(NamedTuple):
@@ -45,11 +45,27 @@ def predict(
     model: Model, images: Images, *, batch: int = 256, limit: int | None = None, on_progress: Progress | None = None
 ) -> Predictions:
     """Logits of all images in order, or of `limit` of them, spread evenly: data often come sorted by class."""
-    wanted = np.arange(len(images))
-    if limit is not None and limit < len(images):
-        wanted = np.linspace(0, len(images) - 1, limit).round().astype(np.int64)
+    wanted = some_of(np.arange(len(images)), limit)
     kept, logits = of_all(model.logits, model, images, wanted, batch, "measuring", on_progress)
     return Predictions(images.usable[kept], images.labels[kept], logits)
+
+
+def unit_features(
+    model: Model, images: Images, wanted: NDArray[np.int64], *, batch: int = 256, on_progress: Progress | None = None
+) -> tuple[NDArray[np.int64], torch.Tensor]:
+    """The wanted places that could be read, and their image features at length 1, float32 (n, D)."""
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        return model.encode_image(pixels, normalize=True)
+
+    return of_all(encode, model, images, wanted, batch, "measuring", on_progress)
+
+
+def some_of(places: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    """All of them, or `limit`, spread evenly: data often come sorted by class."""
+    if limit is None or limit >= len(places):
+        return places
+    return places[np.linspace(0, len(places) - 1, limit).round().astype(np.int64)]
 
 
 def of_all(

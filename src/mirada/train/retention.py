@@ -1,11 +1,10 @@
 """How much of what a two-tower model knew is still there while it is fine-tuned: seen as it happens, without labels."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mirada.data.images import Images
-from mirada.evaluate.predict import of_all
+from mirada.evaluate.predict import some_of, unit_features
 from mirada.model import Model
 from mirada.zero_shot import everyday_words
 
@@ -31,12 +30,6 @@ class Retention:
 
     def _words(self, model: Model) -> Tensor:
         """The number of the likeliest word for each image."""
-        wanted = np.linspace(0, len(self.images) - 1, min(IMAGES, len(self.images))).round().astype(np.int64)
         text = model.encode_text(self.sentences, normalize=True).cpu()
-
-        def encode(pixels: Tensor) -> Tensor:
-            return model.encode_image(pixels, normalize=True)
-
-        with torch.no_grad():
-            _, image = of_all(encode, model, self.images, wanted, IMAGES, "measuring", None)
+        _, image = unit_features(model, self.images, some_of(np.arange(len(self.images)), IMAGES))
         return (image @ text.mT).argmax(1)
