@@ -17,7 +17,6 @@ import json
 import math
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +34,7 @@ from mirada.model import Model
 from mirada.preprocess import Preprocess
 from mirada.train.folder import machine
 from mirada.train.loop import choose_precision
+from mirada.train.pause import Clock
 from mirada.train.settings import parse_duration
 
 
@@ -196,7 +196,8 @@ def prepared(options: argparse.Namespace) -> Method:
 
 def updates(method: Method, options: argparse.Namespace) -> Iterator[float]:
     """Train for the budget, from the files on; after each update, the seconds so far."""
-    began, budget, steps = time.monotonic(), parse_duration(options.budget), 0
+    clock, budget, steps = Clock(), parse_duration(options.budget), 0
+    began = clock()
     half = choose_precision("auto", torch.device("cpu")) == "bfloat16"
     pictures = Pictures(
         open_data(options.data).splits["train"], transform_of(options.method, options.image_size, options.tuned)
@@ -208,25 +209,26 @@ def updates(method: Method, options: argparse.Namespace) -> Iterator[float]:
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     peak = options.lr * options.batch / 256
     optimiser = torch.optim.AdamW(parameters, peak, weight_decay=0.04, fused=True)
-    while True:
-        for views in loader:
-            progress = (time.monotonic() - began) / budget
-            if progress >= 1:
-                return
-            share = progress / 0.05 if progress < 0.05 else 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
-            for group in optimiser.param_groups:
-                group["lr"] = peak * share
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = method.loss(views, progress)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 3.0)
-            optimiser.step()
-            optimiser.zero_grad()
-            method.after_step(progress)
-            steps += 1
-            if steps % 50 == 0:
-                print(f"step {steps}, {progress:.0%}: loss {float(loss.detach()):.3f}", file=sys.stderr)
-            yield time.monotonic() - began
+    with clock.noticing_sleep():
+        while True:
+            for views in loader:
+                progress = (clock() - began) / budget
+                if progress >= 1:
+                    return
+                share = progress / 0.05 if progress < 0.05 else 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95))
+                for group in optimiser.param_groups:
+                    group["lr"] = peak * share
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    loss = method.loss(views, progress)
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 3.0)
+                optimiser.step()
+                optimiser.zero_grad()
+                method.after_step(progress)
+                steps += 1
+                if steps % 50 == 0:
+                    print(f"step {steps}, {progress:.0%}: loss {float(loss.detach()):.3f}", file=sys.stderr)
+                yield clock() - began
 
 
 def arguments() -> argparse.ArgumentParser:

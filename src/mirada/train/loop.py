@@ -5,7 +5,7 @@ A generator, so that whoever runs it decides between two steps whether to measur
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -42,13 +42,15 @@ class Step(NamedTuple):
 def train_loop(
     learner: Learner, loader: Loader, optimisers: list[torch.optim.Optimizer], average: Average | None,
     settings: Settings, *, started: float, step: int = 0, budget: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step]:  # fmt: skip
     """Update until the settings' end.
 
     Args:
-        started: `time.monotonic()` of the first step; earlier for a resumed run, by what it has used already.
+        started: `clock()` of the first step; earlier for a resumed run, by what it has used already.
         step: updates already made.
         budget: seconds from `started` to the last step; None where the settings' length is in steps or epochs.
+        clock: tells the seconds.
 
     Raises:
         NotFinite: the loss is not a number any more; no weight has been touched by that step.
@@ -60,7 +62,7 @@ def train_loop(
     half = settings.precision == "bfloat16"
     shared = [parameter for parameter in learner.backbone.parameters() if parameter.requires_grad]
     while True:
-        begun = time.monotonic()
+        begun = clock()
         seconds = begun - started
         progress = step / total if budget is None else agreed((seconds + last / 2) / budget, device)
         if progress >= 1:
@@ -106,7 +108,7 @@ def train_loop(
         if average is not None:
             average.update(learner)
         step += 1
-        ended = time.monotonic()
+        ended = clock()
         last = ended - begun
         done = step / total if budget is None else min(1.0, (ended - started) / budget)
         values |= fights | {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}

@@ -1,6 +1,5 @@
 """One training run from data to report: what `mirada train` does."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +40,7 @@ from mirada.train.log import check_logs, open_logs
 from mirada.train.loop import NotFinite, Step, choose_precision, train_loop
 from mirada.train.lora import add_lora, merge_lora
 from mirada.train.optimiser import build_optimisers
+from mirada.train.pause import Clock
 from mirada.train.settings import Settings
 from mirada.train.summary import report
 from mirada.train.take_over import take_over
@@ -191,16 +191,17 @@ def train(
     keep_freed_memory()
     where = choose_device(device)
     check_logs(log)
-    with joined():
+    clock = Clock()
+    with joined(), clock.noticing_sleep():
         watched = monitor if monitor is not None and rank() == 0 else Monitor()
-        return _train(data, settings, out, resume, where, strict, command, log, watched)
+        return _train(data, settings, out, resume, where, strict, command, log, watched, clock)
 
 
 def _train(
     data: str, settings: Settings, out: str | None, resume: bool, device: torch.device, strict: bool,
-    command: Sequence[str], log: Sequence[str], monitor: Monitor,
+    command: Sequence[str], log: Sequence[str], monitor: Monitor, clock: Clock,
 ) -> dict[str, Any]:  # fmt: skip
-    begun, leads = time.monotonic(), rank() == 0
+    begun, leads = clock(), rank() == 0
     folder = RunFolder(out) if out else RunFolder.unused(data)
     if leads and not resume:
         folder.require_unused()
@@ -210,14 +211,14 @@ def _train(
     run = Run(data, settings, device, strict, monitor)
     if leads and not resume:
         folder.create(run.settings, data, list(command))
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "reading": time.monotonic() - begun}
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "reading": clock() - begun}
     if resume and folder.checkpoint.exists():
         state = load_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average)
         monitor.note(f"Going on after step {state['step']}.")
     if leads and resume:
         folder.forget_after(state["step"])
     used = state["seconds"]
-    seen = _train_to_the_end(run, folder, state, log if leads else ())
+    seen = _train_to_the_end(run, folder, state, log if leads else (), clock)
     if not leads:
         return {}
 
@@ -229,7 +230,7 @@ def _train(
     last = folder.rows()[-1] if folder.rows() else {"step": 0, "seconds": 0.0}
     result: dict[str, Any] = {
         "run": str(folder.path), "model": str(folder.model), "steps": last["step"], "images": seen,
-        "seconds": round(time.monotonic() - begun + used, 2), "train_seconds": last["seconds"], "metrics": metrics,
+        "seconds": round(clock() - begun + used, 2), "train_seconds": last["seconds"], "metrics": metrics,
         "skipped": run.all_skipped(),
     }  # fmt: skip
     if predictions is not None:
@@ -248,7 +249,7 @@ def _train(
     return result
 
 
-def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: Sequence[str]) -> int:
+def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: Sequence[str], clock: Clock) -> int:
     """The loop with its measuring, logging and saving; returns how many images all updates saw.
 
     `state` has the updates made so far, the seconds they took, and the seconds that reading the data took; the latter
@@ -256,7 +257,7 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
     """
     settings, leads = run.settings, rank() == 0
     step, seconds, progress = int(state["step"]), float(state["seconds"]), 0.0
-    saved_at = time.monotonic()
+    saved_at = clock()
     budget = settings.budget
     if budget is not None and (budget := budget - state["reading"]) <= 0:
         run.monitor.note(
@@ -270,7 +271,7 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
 
     steps = train_loop(
         run.learner, run.loader, run.optimisers, run.average, settings,
-        budget=budget, started=saved_at - seconds, step=step,
+        budget=budget, started=saved_at - seconds, step=step, clock=clock,
     )  # fmt: skip
     record = Recorder(run, folder, log) if leads else None
     run.monitor.progress("starting", 0, 1)
@@ -281,9 +282,9 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
                 if record is not None:
                     record(done)
                 stopping = any_of(stopped(), run.device)
-                if leads and (stopping or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes):
+                if leads and (stopping or clock() - saved_at > 60 * settings.checkpoint_minutes):
                     save()
-                    saved_at = time.monotonic()
+                    saved_at = clock()
                 if stopping:
                     run.monitor.note(f"Saved after step {step}. To go on: {folder.command_to_resume()}")
                     raise KeyboardInterrupt
