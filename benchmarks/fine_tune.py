@@ -53,17 +53,18 @@ def run(options: argparse.Namespace) -> None:
     splits = open_data(options.data).splits
     training, test = splits["train"], splits["test" if "test" in splits else "val"]
     assert training.labels is not None
-    network = ["--model", options.model, "--image-size", options.image_size, "--batch", options.batch]
+    common = ["--image-size", options.image_size, "--batch", options.batch]
+    network = ["--model", options.model]
     both = parse_duration(options.budget) + parse_duration(options.pretraining)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pretrained = folder / "pretrained"
-        command("train", options.data, *network, "--recipe", options.recipe, "--objective", options.objective,
+        command("train", options.data, *network, *common, "--recipe", options.recipe, "--objective", options.objective,
                 "--budget", options.pretraining, "--out", pretrained)  # fmt: skip
         starts = {
             "pretrained": ["--budget", options.budget, "--init", pretrained],
-            "scratch": ["--budget", options.budget],
-            "scratch-long": ["--budget", f"{both:.0f}s"],
+            "scratch": ["--budget", options.budget, *network],
+            "scratch-long": ["--budget", f"{both:.0f}s", *network],
         }
         write(test, range(len(test)), folder / "data" / "test")
         for share in options.shares:
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
             for start in options.starts:
                 for seed in options.seeds:
                     out = folder / f"{start}-{share}-{seed}"
-                    result = command("train", folder / "data", *network, *starts[start], "--seed", seed, "--out", out,
+                    result = command("train", folder / "data", *common, *starts[start], "--seed", seed, "--out", out,
                                      *options.flags)  # fmt: skip
                     row = {
                         "data": options.name, "model": options.model, "image_size": options.image_size,
