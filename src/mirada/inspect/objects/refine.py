@@ -18,12 +18,19 @@ def refine(mask: Tensor, image: Tensor, radius: int = 8, epsilon: float = 1e-3) 
     colours, target = image.double(), mask.double()
     around = _means(torch.cat([colours, target[None], colours * target, _products(colours)]), radius)
     mean, average, crossed, squared = torch.split(around, [3, 1, 3, 9])
-    covariance = (squared - _products(mean)).view(3, 3, *mask.shape).permute(2, 3, 0, 1)
-    covariance = covariance + epsilon * torch.eye(3, dtype=covariance.dtype, device=covariance.device)
-    slope = torch.linalg.solve(covariance, (crossed - mean * average).permute(1, 2, 0)).permute(2, 0, 1)
+    covariance = (squared - _products(mean)).view(3, 3, *mask.shape)
+    slope = _solved(covariance + epsilon * torch.eye(3).to(covariance)[..., None, None], crossed - mean * average)
     offset = average[0] - (slope * mean).sum(0)
     fitted = _means(torch.cat([slope, offset[None]]), radius)
     return ((fitted[:3] * colours).sum(0) + fitted[3]).clamp(0, 1).float()
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """x (3, H, W) of A x = b for symmetric A (3, 3, H, W), by Cramer's rule."""
+    first, second, third = matrix
+    adjugate = torch.stack([torch.linalg.cross(one, other, dim=0)
+                            for one, other in ((second, third), (third, first), (first, second))])  # fmt: skip
+    return (adjugate * right).sum(1) / (first * adjugate[0]).sum(0)
 
 
 def _products(colours: Tensor) -> Tensor:
@@ -31,5 +38,7 @@ def _products(colours: Tensor) -> Tensor:
 
 
 def _means(maps: Tensor, radius: int) -> Tensor:
-    """Of each window, of as much of it as is inside."""
-    return F.avg_pool2d(maps, 2 * radius + 1, 1, radius, count_include_pad=False)
+    """Of each window, of as much of it as is inside; columns first, then rows, which is less work."""
+    side = 2 * radius + 1
+    columns = F.avg_pool2d(maps, (side, 1), 1, (radius, 0), count_include_pad=False)
+    return F.avg_pool2d(columns, (1, side), 1, (0, radius), count_include_pad=False)

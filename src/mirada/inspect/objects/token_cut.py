@@ -13,6 +13,7 @@ from mirada.inspect.objects.patches import Found, links, nothing, stretched
 __all__ = ["second_eigenvector", "token_cut"]
 
 SMALL = 32  # patches up to which all eigenvectors cost nothing
+KEPT = 10  # Lanczos vectors: with more, keeping them orthogonal takes longer than it saves products
 
 
 def token_cut(features: Tensor, threshold: float = 0.2, epsilon: float = 1e-5) -> Found:
@@ -24,7 +25,7 @@ def token_cut(features: Tensor, threshold: float = 0.2, epsilon: float = 1e-5) -
     are linked, there is no object.
     """
     height, width, _ = features.shape
-    unit = F.normalize(features.flatten(0, 1).cpu().double(), dim=1)
+    unit = F.normalize(features.flatten(0, 1).cpu().float(), dim=1)
     linked = links(unit @ unit.mT, threshold)
     if linked is None:
         return nothing(height, width)
@@ -49,7 +50,7 @@ def second_eigenvector(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     if count > SMALL:
         start = np.random.default_rng(0).standard_normal(count)  # the same each time
         try:
-            vectors = eigsh(matrix, 1, which="LA", v0=start, tol=1e-8)[1]
+            vectors = eigsh(matrix, 1, which="LA", v0=start, ncv=KEPT, tol=1e-8)[1]
             return np.asarray(vectors[:, 0] / root)
         except ArpackError:  # no convergence: two eigenvalues are nearly one
             pass
