@@ -30,7 +30,8 @@ def _solved(matrix: Tensor, right: Tensor) -> Tensor:
     first, second, third = matrix
     adjugate = torch.stack([torch.linalg.cross(one, other, dim=0)
                             for one, other in ((second, third), (third, first), (first, second))])  # fmt: skip
-    return (adjugate * right).sum(1) / (first * adjugate[0]).sum(0)
+    solution: Tensor = (adjugate * right).sum(1) / (first * adjugate[0]).sum(0)
+    return solution
 
 
 def _products(colours: Tensor) -> Tensor:
