@@ -206,12 +206,18 @@ things of their own, which are found as well and count as wrong: compare rows, n
 
 Machine: {machine()}; scipy {version("scipy")}; seed {options.seed}.
 
-Repeat: `python benchmarks/objects.py prepare TUXPAINT/all.parquet PHOTOGRAPHS/all.parquet composites.parquet`, then
-`python benchmarks/objects.py measure composites.parquet {" ".join(repr(one) for one in options.refs)}`
+Repeat: `python benchmarks/objects.py prepare TUXPAINT/all.parquet PHOTOGRAPHS/all.parquet composites.parquet --count
+{count}`, then `python benchmarks/objects.py measure composites.parquet {" ".join(map(shown, options.refs))}`
 """,
         encoding="utf-8",
     )
     print(REPORT.read_text(encoding="utf-8"))
+
+
+def shown(ref: str) -> str:
+    """As it stands in the page: of a folder of this machine the name only."""
+    name, equals, where = ref.rpartition("=")
+    return repr(f"{name}{equals}{Path(where).name if Path(where).is_dir() else where}")
 
 
 def main() -> None:
