@@ -37,8 +37,11 @@ class Source:
         keys: the class of each sample as the data writes it, None where it has none.
         class_names: the readable name of a key, where the data has one.
         captions: those of each sample, none or more; None where no sample has one.
+        masked: whether samples may have a mask, an image of where the object is, which `read_mask` gives.
         classes, labels: the names of the classes and int64 (n,), -1 without a label; set by `number_classes`.
     """
+
+    masked = False
 
     def __init__(
         self, root: str, names: Sequence[str], keys: Sequence[Key | None] | None = None,
@@ -60,12 +63,31 @@ class Source:
         """The encoded file. Raises `UndecodableImage` where there is nothing to read."""
         raise NotImplementedError
 
+    def read_mask(self, index: int) -> bytes | None:
+        """The encoded mask, for `mirada.data.decode.decode_mask`; None where the sample has none. Raises
+        `UndecodableImage` where one is named but cannot be read."""
+        del index
+        return None
+
 
 class Files(Source):
-    """One file for each image."""
+    """One file for each image. `masks` are files below `root`, or what such files hold."""
+
+    def __init__(
+        self, root: str, names: Sequence[str], keys: Sequence[Key | None] | None = None,
+        class_names: dict[Key, str] | None = None, captions: list[Captions] | None = None,
+        masks: Sequence[str | bytes | None] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(root, names, keys, class_names, captions)
+        self.masks = masks
+        self.masked = masks is not None and any(masks)
 
     def read(self, index: int) -> bytes:
         return read_file(self.path(index))
+
+    def read_mask(self, index: int) -> bytes | None:
+        mask = None if self.masks is None else self.masks[index]
+        return read_file(os.path.join(self.root, mask)) if isinstance(mask, str) and mask else mask or None
 
 
 class Joined(Source):
@@ -81,10 +103,20 @@ class Joined(Source):
         super().__init__(parts[0].root, names, keys, merged(part.class_names for part in parts), captions)
         self.parts = parts
         self.ends = np.cumsum([len(part) for part in parts])
+        self.masked = any(part.masked for part in parts)
 
     def read(self, index: int) -> bytes:
-        part = int(np.searchsorted(self.ends, index, side="right"))
-        return self.parts[part].read(index - int(self.ends[part]) + len(self.parts[part]))
+        part, inside = self._place(index)
+        return part.read(inside)
+
+    def read_mask(self, index: int) -> bytes | None:
+        part, inside = self._place(index)
+        return part.read_mask(inside)
+
+    def _place(self, index: int) -> tuple[Source, int]:
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        part = self.parts[number]
+        return part, index - int(self.ends[number]) + len(part)
 
 
 @dataclass

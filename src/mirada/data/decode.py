@@ -6,13 +6,14 @@ from io import BytesIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from mirada.errors import MiradaError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "decode", "to_canvas"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "decode", "decode_alpha", "decode_mask", "to_canvas"]
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; more is an attack or a mistake. Pillow's own limit for an error.
 
@@ -53,10 +54,6 @@ def decode(data: bytes, *, at_least: int | None = None) -> Image.Image:
         UndecodableImage: empty, cut short, broken, too large, or no image at all.
     """
     image = _open(data)
-    if image.width * image.height > MAX_PIXELS:
-        raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS} allowed")
-    if image.width == 0 or image.height == 0:
-        raise UndecodableImage(f"it has no pixels ({image.width}x{image.height})")
     try:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
@@ -64,6 +61,38 @@ def decode(data: bytes, *, at_least: int | None = None) -> Image.Image:
         return _upright(_to_rgb(image), _orientation(image))
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise UndecodableImage(f"broken {image.format} file: {_one_line(error)}") from error
+
+
+def decode_mask(data: bytes) -> NDArray[np.bool_]:
+    """Where the object is, bool (height, width), upright, from an encoded mask.
+
+    Where there is transparency, the object is what is at least half opaque. In any other image it is every pixel that
+    is not zero (not black; of a palette, not its first colour); in a JPEG, which does not keep zeros, every pixel
+    that is at least half bright. Raises `UndecodableImage` as `decode` does.
+    """
+    alpha = decode_alpha(data)
+    if alpha is not None:
+        return alpha
+    image = _open(data)
+    try:
+        values = np.asarray(_upright(image.convert("RGB") if image.has_transparency_data else image,
+                                     _orientation(image)))  # fmt: skip
+    except Exception as error:
+        raise UndecodableImage(f"broken {image.format} file: {_one_line(error)}") from error
+    there: NDArray[np.bool_] = values >= 128 if image.format == "JPEG" else values != 0
+    return there if there.ndim == 2 else np.asarray(there.any(2))
+
+
+def decode_alpha(data: bytes) -> NDArray[np.bool_] | None:
+    """Where an image is at least half opaque, bool (height, width), upright; None if it is opaque everywhere."""
+    image = _open(data)
+    if not image.has_transparency_data:
+        return None
+    try:
+        alpha = np.asarray(_upright(image.convert("RGBA").getchannel("A"), _orientation(image)))
+    except Exception as error:
+        raise UndecodableImage(f"broken {image.format} file: {_one_line(error)}") from error
+    return None if alpha.min() == 255 else alpha >= 128
 
 
 def to_canvas(image: Image.Image, side: int) -> tuple[Tensor, float]:
@@ -91,8 +120,18 @@ def _readers() -> list[str]:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Read the header only. `Image.open` would do, if it did not warn by itself, through process-wide filters, of
-    large images that are still allowed."""
+    """Read the header only, and look at the size."""
+    image = _recognise(data)
+    if image.width * image.height > MAX_PIXELS:
+        raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS} allowed")
+    if image.width == 0 or image.height == 0:
+        raise UndecodableImage(f"it has no pixels ({image.width}x{image.height})")
+    return image
+
+
+def _recognise(data: bytes) -> Image.Image:
+    """`Image.open` would do, if it did not warn by itself, through process-wide filters, of large images that are
+    still allowed."""
     if not data:
         raise UndecodableImage("the file is empty")
     for name in _readers():

@@ -1,4 +1,8 @@
-"""A folder of images: a subfolder per class, or flat; with or without train/, val/ and test/ above."""
+"""A folder of images: a subfolder per class, or flat; with or without train/, val/ and test/ above.
+
+Masks, images of where the object is, are in a folder `masks` beside the images, or beside the folder `images` that they
+are in, at the same path: `masks/cat/1.png` is that of `cat/1.jpg` or of `images/cat/1.jpg`.
+"""
 
 import os
 import re
@@ -50,19 +54,40 @@ def visible_files(root: str) -> list[str]:
 
 def open_folder(root: str, files: Sequence[str], skipped: list[Skipped]) -> dict[str, Source]:
     """The splits of a folder, whose `visible_files` are given."""
-    images = [file for file in files if is_image(file)]
+    images, masks, start = _without_masks([file for file in files if is_image(file)], "")
     texts = {file for file in files if suffix(file) == ".txt"}
     below: dict[str, list[str]] = {}  # first folder -> images anywhere below it; "" for those beside the folders
     for image in images:
-        first, separator, _ = image.partition(os.sep)
+        first, separator, _ = image[start:].partition(os.sep)
         below.setdefault(first if separator else "", []).append(image)
     folders = _split_folders(root, [name for name in below if name])
     if not folders:
-        return {"all": _labelled(root, images, 0, texts)}
+        return {"all": _labelled(root, images, start, texts, masks)}
     reason = f"outside the split folders {', '.join(folders.values())}"
     outside = [name for name in below if name and name not in folders.values()] + below.get("", [])
     skipped += [Skipped(join(root, name), reason) for name in outside]
-    return {split: _labelled(root, below[name], len(name) + 1, texts) for split, name in folders.items()}
+    splits: dict[str, Source] = {}
+    for split, name in folders.items():
+        inside, more, begin = _without_masks(below[name], images[0][:start] + name + os.sep)
+        splits[split] = _labelled(root, inside, begin, texts, masks | more)
+    return splits
+
+
+def _without_masks(images: list[str], base: str) -> tuple[list[str], dict[str, str], int]:
+    """Images below `base` that are no masks of others; the mask of each image that has one; and where the rest of
+    their paths begins. A folder `masks` in which any file goes with no image is a class like any other."""
+    start = len(base)
+    masks = [image for image in images if image.startswith(join(base, "masks", ""))]
+    if not masks:
+        return images, {}, start
+    others = [image for image in images if not image.startswith(join(base, "masks", ""))]
+    inside = join(base, "images", "")
+    begin = len(inside) if others and all(image.startswith(inside) for image in others) else start
+    known = {splitext(image[begin:])[0]: image for image in others}
+    named = {splitext(mask[start + len(join("masks", "")) :])[0]: mask for mask in masks}
+    if named.keys() - known.keys():
+        return images, {}, start
+    return others, {known[name]: mask for name, mask in named.items()}, begin
 
 
 def _split_folders(root: str, names: Sequence[str]) -> dict[str, str]:
@@ -75,12 +100,12 @@ def _split_folders(root: str, names: Sequence[str]) -> dict[str, str]:
     return folders if len(folders) > 1 or len(folders) == len(names) else {}
 
 
-def _labelled(root: str, images: list[str], start: int, texts: set[str]) -> Source:
-    """Images with the first folder after `start` characters as their class, and the lines of the .txt beside them as
-    captions."""
+def _labelled(root: str, images: list[str], start: int, texts: set[str], masks: dict[str, str]) -> Source:
+    """Images with their masks, the first folder after `start` characters as their class, and the lines of the .txt
+    beside them as captions."""
     keys = [image[start:].partition(os.sep)[0] if os.sep in image[start:] else None for image in images]
     captions = [_captions(root, splitext(image)[0] + ".txt", texts) for image in images] if texts else None
-    return Files(root, images, keys, captions=captions)
+    return Files(root, images, keys, captions=captions, masks=[masks.get(image) for image in images])
 
 
 def _captions(root: str, text: str, texts: set[str]) -> Captions:

@@ -24,9 +24,13 @@ class Subset(Source):
         super().__init__(source.root, [source.names[index] for index in chosen], keys, source.class_names, captions)
         self.classes = source.classes
         self.labels = None if source.labels is None else source.labels[self.indices]
+        self.masked = source.masked
 
     def read(self, index: int) -> bytes:
         return self.source.read(int(self.indices[index]))
+
+    def read_mask(self, index: int) -> bytes | None:
+        return self.source.read_mask(int(self.indices[index]))
 
 
 class TrainAndValidation(NamedTuple):

@@ -2,7 +2,7 @@
 
 Columns: `image` (bytes, Hugging Face's struct of bytes and path, or a path) or `path` (relative to the table), and
 optionally `label`, `label_name` and captions: every column `caption`, `captions` or `caption_...`, such as
-`caption_es`, with a text or a list of them.
+`caption_es`, with a text or a list of them; and `mask`, an image of where the object is, written as `image` is.
 """
 
 import csv
@@ -133,7 +133,15 @@ def _open_paths(path: str, columns: Columns, skipped: list[Skipped]) -> Source:
     ]
     kept = {key: [v for v, found in zip(values, there, strict=True) if found] for key, values in columns.items()}
     files = [str(file) for file, found in zip(paths, there, strict=True) if found]
-    return Files(root, files, **annotations(kept, path))
+    masks = kept.get("mask") and [_file_or_bytes(mask) for mask in kept["mask"]]
+    return Files(root, files, **annotations(kept, path), masks=masks)
+
+
+def _file_or_bytes(value: Any) -> str | bytes | None:
+    """An image in a cell: bytes, a path, or Hugging Face's struct of both."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    return value if isinstance(value, bytes) else str(value) if value else None
 
 
 def _no_image_column(path: str, columns: Sequence[str] | Columns) -> MiradaError:
@@ -146,43 +154,52 @@ class ParquetImages(Source):
     Reading at random from a file that is not in memory is slow: shuffle within the row groups that `ends` delimits.
     """
 
-    def __init__(self, path: str, groups: Sequence[int], in_memory: bool, notes: Annotations) -> None:
+    def __init__(self, path: str, groups: Sequence[int], in_memory: bool, masked: bool, notes: Annotations) -> None:
         root, name = os.path.split(path)
         super().__init__(root, [f"{name}#{row}" for row in range(sum(groups))], **notes)
         self.file, self.changed = path, os.stat(path).st_mtime_ns
-        self.ends = np.cumsum(groups)
-        self.loaded = [_read_group(path, group) for group in range(len(groups))] if in_memory else None
+        self.ends, self.masked = np.cumsum(groups), masked
+        self.loaded = [_read_group(path, group, "image") for group in range(len(groups))] if in_memory else None
 
     def read(self, index: int) -> bytes:
-        group = int(np.searchsorted(self.ends, index, side="right"))
-        column = self.loaded[group] if self.loaded else _cached_group(self.file, group, self.changed)
-        value = column[index - int(self.ends[group]) + len(column)].as_py()
-        if isinstance(value, dict):  # as Hugging Face writes images
-            if value.get("bytes") is None and value.get("path"):
-                return read_file(join(self.root, value["path"]))
-            value = value.get("bytes")
+        group = self._group(index)
+        value = self._bytes(self.loaded[group] if self.loaded else self._column(group, "image"), group, index)
         if value is None:
             raise UndecodableImage("the row has no image")
-        return bytes(value)
+        return value
+
+    def read_mask(self, index: int) -> bytes | None:
+        group = self._group(index)
+        return self._bytes(self._column(group, "mask"), group, index) if self.masked else None
+
+    def _group(self, index: int) -> int:
+        return int(np.searchsorted(self.ends, index, side="right"))
+
+    def _column(self, group: int, name: str) -> pa.ChunkedArray:
+        return _cached_group(self.file, group, name, self.changed)
+
+    def _bytes(self, column: pa.ChunkedArray, group: int, index: int) -> bytes | None:
+        value = _file_or_bytes(column[index - int(self.ends[group]) + len(column)].as_py())
+        return read_file(join(self.root, value)) if isinstance(value, str) else value
 
 
 _reading = threading.Lock()  # or every thread would read the same row group at once
 
 
-def _cached_group(path: str, group: int, changed: int) -> pa.ChunkedArray:
+def _cached_group(path: str, group: int, name: str, changed: int) -> pa.ChunkedArray:
     with _reading:
-        return _kept_group(path, group, changed)
+        return _kept_group(path, group, name, changed)
 
 
 @lru_cache(maxsize=4)
-def _kept_group(path: str, group: int, changed: int) -> pa.ChunkedArray:
+def _kept_group(path: str, group: int, name: str, changed: int) -> pa.ChunkedArray:
     del changed  # part of the key, so that a rewritten file is read again
-    return _read_group(path, group)
+    return _read_group(path, group, name)
 
 
-def _read_group(path: str, group: int) -> pa.ChunkedArray:
+def _read_group(path: str, group: int, name: str) -> pa.ChunkedArray:
     with _parquet(path) as file:
-        return file.read_row_group(group, columns=["image"])["image"]
+        return file.read_row_group(group, columns=[name])[name]
 
 
 @contextmanager
@@ -201,7 +218,7 @@ def _open_parquet(path: str, skipped: list[Skipped], in_memory: bool) -> Source:
         wanted = [name for name in schema.names if name in ANNOTATIONS or is_caption(name)]
         image = schema.field("image").type if "image" in schema.names else None
         inside = image is not None and not (pa.types.is_string(image) or pa.types.is_large_string(image))
-        wanted += ["image"] if image is not None and not inside else []
+        wanted += [] if inside else [name for name in ("image", "mask") if name in schema.names]
         columns: Columns = file.read(columns=wanted).to_pydict()
     names = _hugging_face_names(schema)
     if names and "label" in columns and "label_name" not in columns:
@@ -214,7 +231,7 @@ def _open_parquet(path: str, skipped: list[Skipped], in_memory: bool) -> Source:
     if not (pa.types.is_struct(image) or pa.types.is_binary(image) or pa.types.is_large_binary(image)):
         raise MiradaError(f"The column image of {path!r} holds {image}: write the bytes of encoded image files.")
     groups = [layout.row_group(group).num_rows for group in range(layout.num_row_groups)]
-    return ParquetImages(path, groups, in_memory, annotations(columns, path))
+    return ParquetImages(path, groups, in_memory, "mask" in schema.names, annotations(columns, path))
 
 
 def _hugging_face_names(schema: pa.Schema) -> list[str]:

@@ -36,7 +36,8 @@ def evaluation_images(
     at_least = None if exact_pixels else preprocess.reads_at_least()
 
     def reader(data: bytes) -> tuple[torch.Tensor, float]:
-        return preprocess.pixels(decode(data, at_least=at_least)), 1.0
+        image = decode(data, at_least=at_least)
+        return preprocess.pixels(image), image.width / image.height
 
     return Images(source, reader, strict=strict, keep=keep, on_progress=on_progress)
 

@@ -19,6 +19,7 @@ from mirada.evaluate.features import Encoded, Labelled, extract
 from mirada.evaluate.few_shot import SHOTS, few_shot, possible_shots
 from mirada.evaluate.knn import knn
 from mirada.evaluate.linear import linear
+from mirada.evaluate.object_discovery import discover, read_methods
 from mirada.evaluate.pairs import pair_retrieval
 from mirada.evaluate.predict import evaluation_images, predict
 from mirada.evaluate.retrieval import queries, retrieval
@@ -30,8 +31,9 @@ from mirada.zero_shot import templates as read_templates
 
 __all__ = ["PROBES", "evaluate"]
 
-PROBES = ("accuracy", "knn", "linear", "attentive", "few-shot", "zero-shot", "retrieval")
+PROBES = ("accuracy", "knn", "linear", "attentive", "few-shot", "zero-shot", "retrieval", "objects")
 SPLITS = ("train", "val", "test", "all")
+SCORES = ("accuracy", "mAP", "text_to_image/R@1", "jaccard")  # of these, the one that the interval is of
 
 
 class Measured(NamedTuple):
@@ -42,19 +44,21 @@ class Measured(NamedTuple):
     metrics: dict[str, float]
     skipped: list[dict[str, str]]
     notes: list[str]
+    interval: tuple[float, float] | None = None  # None: that of a share of the images
 
 
 def evaluate(
     ref: str, data: str, *, probe: str = "accuracy", split: str | None = None, seed: int = 0, batch: int = 256,
     device: str = "cpu", strict: bool = False, exact_pixels: bool = False, labels: str | None = None,
-    templates: str | None = None, on_progress: Progress | None = None,
+    templates: str | None = None, method: str | None = None, refine: bool = False,
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The document that `mirada evaluate --json` prints; its `notes` are sentences a person should see.
 
     "accuracy" is that of the model's head; the other probes look at its features only, so a model needs no head, and
     labels are those of the data. Of a head's, labels are matched to its classes by name, so data in which only some of
     them occur are fine. "retrieval" is by captions, both ways, where the model has a text tower and the data have
-    captions, and else by labels.
+    captions, and else by labels. "objects" needs masks, and no labels: see `mirada.evaluate.objects`.
 
     Args:
         split: train, val, test or all; by default the first of test and val, or a part that `seed` holds out.
@@ -62,6 +66,8 @@ def evaluate(
         exact_pixels: for scores to compare with published ones: see `mirada.evaluate.predict.evaluation_images`.
         labels, templates: of zero-shot: words and synonyms for the classes, the classes' own names by default, and
             what they are put into (see `mirada.zero_shot`).
+        method, refine: of objects: token-cut, lost, attention or mask-cut, or several with commas, of which the first
+            names the score; and whether edges of the masks are moved to edges of the image.
     """
     if probe not in PROBES:
         raise Misuse(f"There is no probe {probe!r}: choose {', '.join(PROBES[:-1])} or {PROBES[-1]}.")
@@ -69,7 +75,10 @@ def evaluate(
         raise Misuse(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
     if (labels or templates) and probe != "zero-shot":
         raise Misuse(f"Labels and templates are words for the probe zero-shot, and {probe} reads none: leave them out.")
-    if split in ("train", "all") and probe not in ("accuracy", "retrieval", "zero-shot"):
+    if (method or refine) and probe != "objects":
+        raise Misuse(f"A method and its refinement are for the probe objects, not for {probe}: leave them out.")
+    methods = read_methods(method or "token-cut")
+    if split in ("train", "all") and probe not in ("accuracy", "retrieval", "zero-shot", "objects"):
         raise Misuse(f"The probe {probe} learns from the training images, so --split {split} would compare images with "
                      "themselves: choose val or test.")  # fmt: skip
     with torch.random.fork_rng(devices=[]):  # a size name has random weights: the same ones each time
@@ -90,6 +99,9 @@ def evaluate(
     elif probe == "retrieval" and model.text is not None and dataset.captioned:
         name, source, notes = choose_split(dataset, split, trained)
         found = measure_pairs(model, source, batch, reading, on_progress)
+    elif probe == "objects":
+        name, source, notes = choose_split(dataset, split, trained)
+        found = measure_objects(model, source, methods, refine, seed, reading | {"batch": batch}, on_progress)
     else:
         classes = require_labels(dataset, probe)
         reading |= {"batch": batch, "on_progress": on_progress}
@@ -100,10 +112,10 @@ def evaluate(
             training, name, source, notes = choose_training(dataset, split, seed if trained is None else trained)
         found = measure_features(model, training, source, classes, probe, seed, reading)
     found = found._replace(split=name, notes=notes + found.notes)
-    score = found.metrics[next(name for name in ("accuracy", "mAP", "text_to_image/R@1") if name in found.metrics)]
+    score = found.metrics[next(name for name in SCORES if name in found.metrics)]
     return {
         "probe": probe, "split": found.split, "n": found.images, "metrics": found.metrics,
-        "interval": list(wilson_interval(score, found.images)),
+        "interval": list(found.interval or wilson_interval(score, found.images)),
         "skipped": [entry._asdict() for entry in dataset.skipped] + found.skipped, "notes": found.notes,
     }  # fmt: skip
 
@@ -148,6 +160,15 @@ def measure_pairs(
     metrics = dict(pair_retrieval(model, images, batch=batch, on_progress=on_progress))
     count = sum(map(bool, images.captions(np.arange(len(images)))))
     return Measured("", count, metrics, images.skipped_files(), [])
+
+
+def measure_objects(
+    model: Model, source: Source, methods: tuple[str, ...], refine: bool, seed: int, reading: dict[str, Any],
+    on_progress: Progress | None,
+) -> Measured:  # fmt: skip
+    """Objects found without labels, beside masks."""
+    found = discover(model, source, methods, refined=refine, seed=seed, on_progress=on_progress, **reading)
+    return Measured("", found.images, found.metrics, found.skipped, [], found.interval)
 
 
 def measure_features(
