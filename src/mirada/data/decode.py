@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mirada.errors import MiradaError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "decode", "to_canvas"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "decode", "open_header", "to_canvas"]
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; more is an attack or a mistake. Pillow's own limit for an error.
 
@@ -52,7 +52,7 @@ def decode(data: bytes, *, at_least: int | None = None) -> Image.Image:
     Raises:
         UndecodableImage: empty, cut short, broken, too large, or no image at all.
     """
-    image = _open(data)
+    image = open_header(data)
     if image.width * image.height > MAX_PIXELS:
         raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS} allowed")
     if image.width == 0 or image.height == 0:
@@ -90,7 +90,7 @@ def _readers() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _open(data: bytes) -> Image.Image:
+def open_header(data: bytes) -> Image.Image:
     """Read the header only. `Image.open` would do, if it did not warn by itself, through process-wide filters, of
     large images that are still allowed."""
     if not data:
