@@ -1,5 +1,6 @@
 """`Index`: semantic search over pictures. What the commands and the server are made of."""
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,12 +14,15 @@ from mirada.errors import MiradaError, Misuse
 from mirada.model import Model
 from mirada.search.build import Changes, bring_up_to_date, writing
 from mirada.search.calibrate import Background, invented, measure, pieces, rare, standing_out
+from mirada.search.clusters import heaps
+from mirada.search.duplicates import duplicate_groups
 from mirada.search.embedder import DEFAULT, Embedder, open_model, reference
 from mirada.search.filters import condition
+from mirada.search.places import places
 from mirada.search.query import Part, parse
 from mirada.search.scan import scan
 from mirada.search.table import Facts, create_table, exists, location, open_table, rows_of, storage
-from mirada.search.vectors import Nearest, Vectors, build_index_apart, needs_index
+from mirada.search.vectors import Nearest, Vectors, as_matrix, build_index_apart, needs_index
 from mirada.zero_shot import everyday_words
 
 __all__ = ["Hit", "Index"]
@@ -27,6 +31,7 @@ SHOWN = ("id", "path", "size", "modified", "taken", "date", "latitude", "longitu
 SORTS = ("path", "size", "modified", "taken", "date", "width", "height", "camera")
 SAME = 0.98  # cosine from which on a picture counts as the one that was asked with
 LIKE, UNLIKE = 0.75, 0.25  # Rocchio's weights
+NEIGHBOURS = 10  # of which a lonely picture has few that are like it
 GROWN = 0.1  # share by which an index may grow before its background is measured anew
 
 
@@ -162,6 +167,64 @@ class Index:
         page = order["id"].slice(offset, limit).to_pylist()
         known = self._some(page, SHOWN)
         return keys.num_rows, [_plain(known[number]) for number in page if number in known]
+
+    # --- order in the house ------------------------------------------------------------------------------------------
+
+    def duplicates(self) -> list[list[dict[str, Any]]]:
+        """Groups of near-duplicates, the largest group first; in each, the largest picture first."""
+        self.vectors.refresh()
+        columns = ["id", "path", "phash", "width", "height", "size", "vector"]
+        with storage(self.where):
+            found = rows_of(self.table, columns)
+        groups = duplicate_groups(found["phash"].to_numpy(), as_matrix(found))
+        rows = found.drop(["vector", "phash"])
+        return [
+            sorted(rows.take(group).to_pylist(), key=lambda row: (-row["width"] * row["height"], -row["size"]))
+            for group in groups
+        ]
+
+    def clusters(self, count: int | None = None) -> list[tuple[str, list[int]]]:
+        """Names and ids of heaps of like pictures, the largest first, the most typical picture of each first. Of a
+        large index, those of a sample. Without words a heap is called after its most typical picture's folder."""
+        self.vectors.refresh()
+        known = self.background.known
+        words = everyday_words() if len(known) else []
+        found = heaps(self.vectors.matrix, words, known if words else None, count)
+        ids = self.vectors.ids
+        folders = self._paths([int(ids[heap.places[0]]) for heap in found])
+        return [(heap.name or os.path.basename(os.path.dirname(folders[int(ids[heap.places[0]])])),
+                 ids[heap.places].tolist()) for heap in found]  # fmt: skip
+
+    def map(self) -> list[tuple[int, float, float]]:
+        """(id, x, y) from -1 to 1: like pictures lie near each other. Of a large index, a sample. It is kept until the
+        index changes."""
+        self.vectors.refresh()
+        key = f"{self.vectors.version} "
+        stored = (self.facts.get("map") or b"").decode()
+        if stored.startswith(key):
+            return [tuple(row) for row in json.loads(stored.removeprefix(key))]  # type: ignore[misc]
+        plane = places(self.vectors.matrix).round(4).tolist()
+        made = [(number, x, y) for number, (x, y) in zip(self.vectors.ids.tolist(), plane, strict=True)]
+        self.facts.put("map", (key + json.dumps(made)).encode())
+        return made
+
+    def outliers(self, k: int = 10) -> list[Hit]:
+        """The pictures that are least like their ten nearest neighbours, the loneliest first; their `score` is the mean
+        cosine with these. In a large index, neighbours are looked for in a sample, of which the pictures are."""
+        self.vectors.refresh()
+        matrix, lonely = self.vectors.matrix, []
+        most = min(NEIGHBOURS, len(matrix) - 1)
+        if most < 1:
+            return []
+        for start in range(0, len(matrix), 1024):
+            similarity = matrix[start : start + 1024] @ matrix.T
+            similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))] = -np.inf
+            lonely.append(-np.partition(-similarity, most - 1, 1)[:, :most].mean(1))
+        scores = np.concatenate(lonely)
+        order = np.argsort(scores, kind="stable")[:k]
+        paths = self._paths(self.vectors.ids[order].tolist())
+        return [Hit(number, paths[number], round(score, 4), 1.0) for number, score in
+                zip(self.vectors.ids[order].tolist(), scores[order].tolist(), strict=True)]  # fmt: skip
 
     # --- making -------------------------------------------------------------------------------------------------------
 

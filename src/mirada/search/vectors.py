@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mirada.search.apart import start_apart
 from mirada.search.table import Facts, open_table, rows_of, storage
 
-__all__ = ["EXACT_UP_TO", "Nearest", "Vectors", "build_index", "build_index_apart", "needs_index"]
+__all__ = ["EXACT_UP_TO", "Nearest", "Vectors", "as_matrix", "build_index", "build_index_apart", "needs_index"]
 
 EXACT_UP_TO = 50_000  # rows; where comparing all of 512 numbers takes as long as IVF-HNSW (docs/numbers/search.md)
 GROWN = 0.1  # share of rows outside the vector index, from which on it is built anew
@@ -35,7 +35,7 @@ class Vectors:
     def __init__(self, table: Any, where: str, exact_up_to: int | None = None) -> None:
         self.table, self.where = table, where
         self.exact_up_to = EXACT_UP_TO if exact_up_to is None else exact_up_to
-        self._version = -1
+        self.version = -1
         self.rows = 0
         self.ids = np.empty(0, np.int64)  # of `matrix`
         self.matrix = np.empty((0, 0), np.float32)  # all vectors, or a sample of them
@@ -45,7 +45,7 @@ class Vectors:
         """Look whether the table has changed; returns whether it has."""
         with storage(self.where):
             self.table.checkout_latest()
-            if self.table.version == self._version:
+            if self.table.version == self.version:
                 return False
             version, self.rows = self.table.version, self.table.count_rows()
             self.whole = self.rows <= self.exact_up_to
@@ -55,7 +55,7 @@ class Vectors:
                 chosen = np.sort(np.random.default_rng(0).choice(self.rows, SAMPLE, replace=False))
                 found = self.table.take_offsets(chosen.tolist()).select(["id", "vector"]).to_arrow()
         self.ids, self.matrix = found["id"].to_numpy(), as_matrix(found)
-        self._version = version
+        self.version = version
         return True
 
     def background(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
