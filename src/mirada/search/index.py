@@ -21,7 +21,7 @@ from mirada.search.filters import condition
 from mirada.search.places import places
 from mirada.search.query import Part, parse
 from mirada.search.scan import scan
-from mirada.search.table import Facts, create_table, exists, location, open_table, rows_of, storage
+from mirada.search.table import Facts, create_table, exists, location, open_table, rows_of, stamp, storage
 from mirada.search.vectors import Nearest, Vectors, as_matrix, build_index_apart, needs_index
 from mirada.zero_shot import everyday_words
 
@@ -70,6 +70,7 @@ class Index:
         self.vectors = Vectors(self.table, self.where, exact_up_to)
         self.facts = Facts(self.where)
         self._model, self._device = model, device
+        self._stamp = stamp(self.where)
         self._embedder: Embedder | None = None
         self._background: Background | None = None
 
@@ -79,12 +80,8 @@ class Index:
             return int(self.table.count_rows())
 
     def is_there(self) -> bool:
-        """Whether it is still the index that was opened."""
-        try:
-            _, made = open_table(self.where)
-        except MiradaError:
-            return False
-        return made == self.made
+        """Whether it is still the index that was opened, and not another one in its place."""
+        return stamp(self.where) == self._stamp
 
     @property
     def embedder(self) -> Embedder:
@@ -385,6 +382,9 @@ class Index:
         return np.where(about, sure, min(sure, 0.49)).astype(np.float32)
 
     def _paths(self, ids: Sequence[int]) -> dict[int, str]:
+        if self.vectors.whole:
+            return {number: self.vectors.paths[place] for number in ids
+                    if (place := self.vectors.place(number)) is not None}  # fmt: skip
         return {number: row["path"] for number, row in self._some(ids, ("id", "path")).items()}
 
     def _row(self, number: int, columns: Sequence[str]) -> dict[str, Any]:

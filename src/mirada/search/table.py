@@ -19,7 +19,7 @@ from mirada.errors import MiradaError
 
 __all__ = [
     "FORMAT", "Facts", "Made", "create_table", "exists", "is_remote", "lancedb_module", "location", "open_table",
-    "rows_of", "schema_of", "storage",
+    "rows_of", "schema_of", "stamp", "storage",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -102,6 +102,18 @@ def exists(where: str) -> bool:
         return (Path(where) / f"{TABLE}.lance").is_dir()
     with storage(where):
         return TABLE in lancedb_module().connect(where).list_tables().tables
+
+
+def stamp(where: str) -> tuple[int, int, int] | None:
+    """What tells an index from another one at the same place: its folder as the file system knows it. None on object
+    storage, where nobody knows."""
+    if is_remote(where):
+        return None
+    try:
+        facts = os.stat(Path(where) / f"{TABLE}.lance")
+    except OSError:
+        return (0, 0, 0)
+    return facts.st_dev, facts.st_ino, facts.st_ctime_ns
 
 
 def create_table(where: str, made: Made) -> Table:

@@ -16,9 +16,10 @@ __all__ = ["EXACT_UP_TO", "Nearest", "Vectors", "as_matrix", "build_index", "bui
 EXACT_UP_TO = 50_000  # rows; where comparing all of 512 numbers takes as long as IVF-HNSW (docs/numbers/search.md)
 GROWN = 0.1  # share of rows outside the vector index, from which on it is built anew
 SAMPLE = 4096  # rows that stand for all where these are not in memory
+PARTITION = 200_000  # rows of a graph; fewer and larger ones find more in less time
 PROBES = 20  # partitions that are searched
-EFFORT = 160  # candidates in each, at least
-REFINE = 3  # times as many as asked for are compared exactly
+EFFORT = 100  # candidates in each, at least
+REFINE = 2  # times as many as asked for are compared exactly
 QUERIES = 200  # on which recall is measured
 
 
@@ -40,6 +41,8 @@ class Vectors:
         self.ids = np.empty(0, np.int64)  # of `matrix`
         self.matrix = np.empty((0, 0), np.float32)  # all vectors, or a sample of them
         self.whole = True  # whether it is all of them
+        self.paths: list[str] = []  # of all of them, if it is
+        self._places: dict[int, int] = {}
 
     def refresh(self) -> bool:
         """Look whether the table has changed; returns whether it has."""
@@ -50,13 +53,19 @@ class Vectors:
             version, self.rows = self.table.version, self.table.count_rows()
             self.whole = self.rows <= self.exact_up_to
             if self.whole:
-                found = rows_of(self.table, ["id", "vector"])
+                found = rows_of(self.table, ["id", "path", "vector"])
+                self.paths = found["path"].to_pylist()
             else:
                 chosen = np.sort(np.random.default_rng(0).choice(self.rows, SAMPLE, replace=False))
                 found = self.table.take_offsets(chosen.tolist()).select(["id", "vector"]).to_arrow()
         self.ids, self.matrix = found["id"].to_numpy(), as_matrix(found)
+        self._places = dict(zip(self.ids.tolist(), range(len(self.ids)), strict=True)) if self.whole else {}
         self.version = version
         return True
+
+    def place(self, number: int) -> int | None:
+        """Where in `matrix` the row with this id is, if all rows are there."""
+        return self._places.get(number)
 
     def background(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosines of a unit vector with all rows, or with the sample."""
@@ -90,6 +99,8 @@ class Vectors:
 
     def of(self, ids: list[int]) -> NDArray[np.float32]:
         """The vectors (n, D) of some rows, in their order; of unknown ones none."""
+        if self.whole:
+            return self.matrix[[place for number in ids if (place := self.place(number)) is not None]]
         with storage(self.where):
             found = rows_of(self.table, ["id", "vector"], f"id IN ({', '.join(map(str, ids))})") if ids else None
         if found is None:
@@ -132,7 +143,7 @@ def build_index(where: str) -> dict[str, float]:
     began = time.monotonic()
     with storage(where):
         rows = table.count_rows()
-        partitions = max(1, round(rows / 20_000))
+        partitions = max(1, round(rows / PARTITION))
         table.create_index("vector", config=HnswSq(distance_type="cosine", num_partitions=partitions), replace=True)
     seconds = time.monotonic() - began
     facts = {"rows": float(rows), "seconds": round(seconds, 1), "recall": round(recall(Vectors(table, where, 0)), 4)}
