@@ -199,7 +199,7 @@ class Index:
         key = f"{self.vectors.version} "
         stored = (self.facts.get("map") or b"").decode()
         if stored.startswith(key):
-            return [tuple(row) for row in json.loads(stored.removeprefix(key))]  # type: ignore[misc]
+            return [tuple(row) for row in json.loads(stored.removeprefix(key))]
         plane = places(self.vectors.matrix).round(4).tolist()
         made = [(number, x, y) for number, (x, y) in zip(self.vectors.ids.tolist(), plane, strict=True)]
         self.facts.put("map", (key + json.dumps(made)).encode())
