@@ -23,10 +23,11 @@ def loaded_after(what: str) -> list[str]:
 
 
 def test_exported_names() -> None:
-    assert mirada.__all__ == ["MiradaError", "Model", "__version__", "load"]
+    assert mirada.__all__ == ["Index", "MiradaError", "Model", "__version__", "load"]
     assert dir(mirada) == mirada.__all__
     for name in mirada.__all__:
         assert getattr(mirada, name) is not None
+    assert mirada.Index.__module__ == "mirada.search.index"
     assert mirada.Model.__module__ == "mirada.model"
     assert mirada.load.__module__ == "mirada.loading"
     assert issubclass(mirada.MiradaError, ValueError)

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from mirada.errors import MiradaError
     from mirada.loading import load
     from mirada.model import Model
+    from mirada.search.index import Index
 
-__all__ = ["MiradaError", "Model", "__version__", "load"]
+__all__ = ["Index", "MiradaError", "Model", "__version__", "load"]
 __version__ = "0.1.0"
 
-_HOMES = {"MiradaError": "mirada.errors", "Model": "mirada.model", "load": "mirada.loading"}
+_HOMES = {
+    "Index": "mirada.search.index", "MiradaError": "mirada.errors", "Model": "mirada.model", "load": "mirada.loading",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,14 @@
 """What a person sees while a command works: one live line on stderr, with the time left."""
 
-import json
 import math
-import sys
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from mirada.cli.plain import print_json, shown
 from mirada.train.loop import Step
 from mirada.train.run import Monitor
 
@@ -108,26 +106,3 @@ def accuracy_line(name: str, share: float, count: int, interval: list[float]) ->
     """`val accuracy 81.0% of 60 images (95% interval 69.2% to 89.0%)`."""
     images = "1 image" if count == 1 else f"{count:,} images"
     return f"{name} {share:.1%} of {images} (95% interval {interval[0]:.1%} to {interval[1]:.1%})"
-
-
-def shown(text: str) -> str:
-    """A file name or label on one line, whatever characters it holds."""
-    return text if text.isprintable() else repr(text)
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on stdout. What is not a finite number becomes null, as JSON has no word for it."""
-    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:  # a file name that is not UTF-8, or a terminal that is not
-        text = json.dumps(_finite(document), allow_nan=False)
-    print(text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

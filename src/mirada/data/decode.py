@@ -13,7 +13,10 @@ from torch.nn import functional as F
 
 from mirada.errors import MiradaError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "decode", "decode_alpha", "decode_mask", "to_canvas"]
+__all__ = [
+    "IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "decode", "decode_alpha", "decode_mask", "open_header",
+    "to_canvas",
+]  # fmt: skip
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; more is an attack or a mistake. Pillow's own limit for an error.
 
@@ -121,7 +124,7 @@ def _readers() -> list[str]:
 
 def _open(data: bytes) -> Image.Image:
     """Read the header only, and look at the size."""
-    image = _recognise(data)
+    image = open_header(data)
     if image.width * image.height > MAX_PIXELS:
         raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS} allowed")
     if image.width == 0 or image.height == 0:
@@ -129,9 +132,9 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _recognise(data: bytes) -> Image.Image:
-    """`Image.open` would do, if it did not warn by itself, through process-wide filters, of large images that are
-    still allowed."""
+def open_header(data: bytes) -> Image.Image:
+    """Read the header only. `Image.open` would do, if it did not warn by itself, through process-wide filters, of
+    large images that are still allowed."""
     if not data:
         raise UndecodableImage("the file is empty")
     for name in _readers():

@@ -1,0 +1,78 @@
+"""Groups of pictures that are the same one: scaled, compressed again, brightened, or copied.
+
+Two pictures are near-duplicates when both their perceptual hashes and their vectors are nearly equal: a hash alone
+finds two flat drawings equal, a vector alone two photographs of one thing.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["duplicate_groups", "hamming"]
+
+BITS_APART = 8  # of 64
+COSINE = 0.9  # at least; and more than all but one in a thousand pairs of strangers
+BANDS, SHUFFLES = 4, 4  # of 16 bits: pairs that share a band, in one of so many orders of the bits, are compared
+CROWD = 64  # pictures with one band, beyond which each is compared with so many after it only
+PAIRS = 20_000
+
+
+def duplicate_groups(hashes: NDArray[np.int64], vectors: NDArray[np.float32]) -> list[list[int]]:
+    """Groups of two or more places of near-duplicates, the largest first. Hashes (n,), unit vectors (n, D).
+
+    Two hashes that differ in 3 bits or less always share a band of 16; with more, they do so in one of the orders of
+    bits with a chance that falls slowly.
+    """
+    count = len(hashes)
+    if count < 2:
+        return []
+    draw = np.random.default_rng(0)
+    strangers = draw.integers(count, size=(2, PAIRS))
+    cosines = np.einsum("nd,nd->n", vectors[strangers[0]], vectors[strangers[1]])[strangers[0] != strangers[1]]
+    least = max(COSINE, min(0.995, float(np.quantile(cosines, 0.999)))) if len(cosines) else COSINE
+    first, second = _candidates(hashes, draw)
+    close = hamming(hashes[first], hashes[second]) <= BITS_APART
+    first, second = first[close], second[close]
+    same = np.einsum("nd,nd->n", vectors[first], vectors[second]) >= least
+    return _joined(count, first[same], second[same])
+
+
+def hamming(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """In how many bits they differ."""
+    different = np.ascontiguousarray(first ^ second).view(np.uint8).reshape(-1, 8)
+    counts: NDArray[np.int64] = np.unpackbits(different, axis=1).sum(1, dtype=np.int64)
+    return counts
+
+
+def _candidates(hashes: NDArray[np.int64], draw: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of places whose hashes share a band."""
+    bits = np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, 8), axis=1)
+    found: list[NDArray[np.int64]] = []
+    for shuffle in range(SHUFFLES):
+        order = np.arange(64) if shuffle == 0 else draw.permutation(64)
+        bands = np.ascontiguousarray(np.packbits(bits[:, order], axis=1)).view(np.uint16)  # (n, BANDS)
+        for band in range(BANDS):
+            sorted_places = np.argsort(bands[:, band], kind="stable")
+            values = bands[sorted_places, band]
+            for step in range(1, CROWD):
+                equal = values[step:] == values[:-step]
+                if not equal.any():
+                    break
+                found.append(np.stack([sorted_places[:-step][equal], sorted_places[step:][equal]]))
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    pairs = np.unique(np.sort(np.concatenate(found, 1), axis=0), axis=1)
+    return pairs[0], pairs[1]
+
+
+def _joined(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[list[int]]:
+    """Places that pairs connect."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    sizes = np.bincount(labels)
+    order = np.argsort(labels, kind="stable")
+    groups = np.split(order, np.cumsum(sizes)[:-1])
+    several = [group.tolist() for group in groups if len(group) > 1]
+    return sorted(several, key=lambda group: (-len(group), group[0]))

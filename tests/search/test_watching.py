@@ -1,0 +1,39 @@
+"""An index that keeps itself fresh."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shapes import shape_picture
+
+from mirada.search import watch
+from mirada.search.index import Index
+
+
+def test_what_comes_and_goes_is_taken_in(indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, where = indexed
+    steps: list[Callable[[], object]] = [
+        lambda: shape_picture("red", 60).save(folder / "new.png"),
+        lambda: None,
+        lambda: (folder / "new.png").rename(folder / "other.png"),
+        lambda: None,
+        lambda: folder.rename(folder.with_name("away")),  # a drive is taken out
+        lambda: None,
+        lambda: folder.with_name("away").rename(folder),  # and put back
+        lambda: (folder / "other.png").unlink(),
+    ]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if steps:
+            steps.pop(0)()
+
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+    changes = watch.changes_of(folder, where)
+    found = [next(changes) for _ in range(3)]
+    assert [(one.added, one.moved, one.removed, one.embedded) for one in found] == [
+        (1, 0, 0, 1), (0, 1, 0, 0), (0, 0, 1, 0),
+    ]  # fmt: skip
+    assert len(Index(where)) == 9
+    assert min(slept) >= watch.SECONDS
