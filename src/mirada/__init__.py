@@ -21,6 +21,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "inspect":
+        return import_module("mirada.inspect")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'mirada' has no attribute {name!r}")

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from mirada.errors import MiradaError
 
-__all__ = ["Backbone", "Features", "Layer", "Probe"]
+__all__ = ["Backbone", "Features", "Layer", "Probe", "within"]
+
+
+MOST_ENTRIES = 2**28  # of one attention matrix, of one head and image: 1 GiB
 
 
 class Layer(NamedTuple):
@@ -27,22 +30,43 @@ class Layer(NamedTuple):
     grid: tuple[int, int]  # rows and columns of the patch grid; (1, k) when tokens were dropped
     prefix: int  # how many tokens (class token, registers) come before the patches
     bias: Tensor | None = None  # (heads, N, N) added to the scores before the softmax: relative attention
+    attended: Tensor | None = None  # (B, heads, N, d) what came of it: attention @ value, before heads are joined
 
-    def attention(self, heads: Sequence[int] | None = None) -> Tensor:
+    def attention(self, heads: Sequence[int] | None = None, queries: Sequence[int] | None = None) -> Tensor:
         """The attention matrix, float32 (B, heads, N, N); every row is a softmax and sums to 1.
 
-        Computed on each call and not kept. `heads` selects some heads; None means all.
+        Computed on each call and not kept. `heads` and `queries` select heads and rows, counted from 0 or, if negative,
+        from the end; None means all. Raises `MiradaError` for one that there is not, and for more rows of more tokens
+        than `MOST_ENTRIES`.
         """
         query, key, bias = self.query, self.key, self.bias
         if heads is not None:
-            selected = list(heads)
+            selected = within(heads, query.shape[1], "head")
             query, key = query[:, selected], key[:, selected]
             bias = None if bias is None else bias[selected]
+        if queries is not None:
+            rows = within(queries, query.shape[2], "token")
+            query = query[:, :, rows]
+            bias = None if bias is None else bias[:, rows]
+        if (entries := query.shape[2] * key.shape[2]) > MOST_ENTRIES:
+            raise MiradaError(
+                f"An attention matrix of {query.shape[2]:,} x {key.shape[2]:,} tokens takes {entries * 4 / 1e9:.0f} GB "
+                "for each head and image: use smaller images, or ask for some queries only."
+            )
         with torch.autocast(query.device.type, enabled=False):
             scores: Tensor = query.float() @ key.float().mT * query.shape[-1] ** -0.5
             if bias is not None:
                 scores = scores + bias.float()
             return scores.softmax(-1)
+
+
+def within(numbers: Sequence[int], count: int, what: str) -> list[int]:
+    """The numbers as a list. Raises `MiradaError` unless each of them, or from the end, is one of `count`."""
+    for number in numbers:
+        if not -count <= number < count:
+            raise MiradaError(f"There is no {what} {number}: there are {count}, from 0 to {count - 1}, or -1 for the "
+                              "last.")  # fmt: skip
+    return list(numbers)
 
 
 Probe = Callable[[Layer], Any]  # what it returns is kept in Features.trace, one entry per attention layer

@@ -193,9 +193,9 @@ class Model(nn.Module):
             )
 
         def classify(images: Tensor) -> Tensor:
-            logits: Tensor = head(self._read_by_head(self.backbone(images))).float()
+            logits: Tensor = head(self.read_by_head(self.backbone(images))).float()
             if self.mirror:
-                mirrored: Tensor = head(self._read_by_head(self.backbone(images.flip(-1)))).float()
+                mirrored: Tensor = head(self.read_by_head(self.backbone(images.flip(-1)))).float()
                 logits = (logits + mirrored) / 2
             return logits
 
@@ -249,7 +249,8 @@ class Model(nn.Module):
         projected: Tensor = self.projection(pooled)
         return projected.tanh() if self._projection.tanh else projected
 
-    def _read_by_head(self, features: Features) -> Tensor:
+    def read_by_head(self, features: Features) -> Tensor:
+        """What the head takes of the features, (B, head.in_features)."""
         match self.head_input:
             case "pooled":
                 return features.pooled

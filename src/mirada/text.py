@@ -131,9 +131,9 @@ class TextTower(nn.Module):
             mask = torch.full((length, length), -torch.inf, dtype=x.dtype, device=x.device).triu(1)
             mask = mask.expand(heads, -1, -1)
         for index, block in enumerate(self.blocks):
-            x, (query, key, value) = block(x, bias=mask)
+            x, (query, key, value, attended) = block(x, bias=mask)
             if probe is not None:
-                probe(Layer(index, x, query, key, value, (1, length), 0, mask))
+                probe(Layer(index, x, query, key, value, (1, length), 0, mask, attended))
         return self.projection(self.pool(self.norm(x), ids))  # type: ignore[no-any-return]
 
     def lengths(self, ids: Tensor) -> Tensor:

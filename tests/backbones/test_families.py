@@ -52,7 +52,7 @@ def test_relative_bias_of_another_grid_keeps_offset_zero(grid: tuple[int, int]) 
 def test_relative_attention_adds_the_bias_before_the_softmax() -> None:
     attention = relative_attention(2)
     x = torch.randn(3, 2, 2, 16)
-    output, (query, key, value), bias = attention(x)
+    output, (query, key, value, _), bias = attention(x)
     scores = query @ key.mT / 32**0.5 + bias
     expected = attention.proj((scores.softmax(-1) @ value).transpose(1, 2).flatten(2)).unflatten(1, (2, 2))
     torch.testing.assert_close(output, expected)

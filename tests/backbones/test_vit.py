@@ -87,7 +87,7 @@ def test_attention_is_the_slow_loop() -> None:
     dim, heads, tokens = 8, 2, 5
     attention = Attention(dim, heads)
     x = torch.randn(1, tokens, dim)
-    output, (query, key, value) = attention(x, None, 0)
+    output, (query, key, value, _) = attention(x, None, 0)
     projected = attention.qkv(x)[0]
     width = dim // heads
     expected = torch.zeros(tokens, dim)

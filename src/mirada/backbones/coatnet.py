@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mirada.backbones.attention import attend
 from mirada.backbones.regnet import SqueezeExcite
-from mirada.backbones.vit import QKV, DropPath, LayerScale, choose, feed_forward
+from mirada.backbones.vit import DropPath, Inside, LayerScale, choose, feed_forward
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features, Layer, Probe
 
@@ -155,13 +155,13 @@ class RelativeAttention(nn.Module):
         windows = self.offsets((2 * rows - 1, 2 * columns - 1)).unfold(1, rows, 1).unfold(2, columns, 1)
         return windows.flip(1, 2).flatten(3).flatten(1, 2)  # from (heads, h, w, h, w)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, QKV, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Inside, Tensor]:
         """(B, h, w, C) to its output (B, h, w, D), what it was made from, and the bias (heads, h*w, h*w)."""
         grid = (x.shape[1], x.shape[2])
         query, key, value = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         bias = self.bias(grid).to(query.dtype)
         attended = attend(query, key, value, bias)
-        return self.proj(attended.transpose(1, 2).flatten(2)).unflatten(1, grid), (query, key, value), bias
+        return self.proj(attended.transpose(1, 2).flatten(2)).unflatten(1, grid), (query, key, value, attended), bias
 
 
 def geometric_weights(before: int, after: int) -> Tensor:
@@ -206,14 +206,14 @@ class TransformerBlock(nn.Module):
         self.scale2 = nn.Identity() if variant.layer_scale is None else LayerScale(dim, variant.layer_scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, QKV, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Inside, Tensor]:
         normed = self.norm1(x)
         if self.downsample:
             x, normed = (halve(each.permute(0, 3, 1, 2), self.pool).permute(0, 2, 3, 1) for each in (x, normed))
-        attended, qkv, bias = self.attention(normed)
+        attended, inside, bias = self.attention(normed)
         x = self.shortcut(x) + self.drop_path(self.scale1(attended))
         x = x + self.drop_path(self.scale2(self.feed_forward(self.norm2(x))))
-        return x, qkv, bias
+        return x, inside, bias
 
 
 class CoAtNet(Backbone):
@@ -287,10 +287,12 @@ class CoAtNet(Backbone):
         x = self.convolutions(patches.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         trace: list[Any] = []
         for index, block in enumerate(self.transformers):
-            x, (query, key, value), bias = block(x)
+            x, (query, key, value, attended), bias = block(x)
             if probe is not None:
                 grid = (x.shape[1], x.shape[2])
-                trace.append(probe(Layer(index, x.flatten(1, 2), query, key, value, grid, 0, bias)))
+                tokens = x.flatten(1, 2)
+                x = tokens.unflatten(1, grid)  # so that what follows has a gradient by the tokens that are seen
+                trace.append(probe(Layer(index, tokens, query, key, value, grid, 0, bias, attended)))
         x = x if self.norm_pooled else self.norm(x)
         pooled = x.mean((1, 2))
         pooled = self.norm(pooled) if self.norm_pooled else pooled

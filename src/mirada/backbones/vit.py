@@ -24,7 +24,7 @@ Positions = Literal["learned", "sincos", "rotary", "none"]
 Activation = Literal["gelu", "gelu_tanh", "quickgelu", "swiglu"]
 Stem = Literal["patch", "convolutional", "deep"]
 Resample = Literal["antialias", "plain", "offset", "corners", "bilinear"]
-QKV = tuple[Tensor, Tensor, Tensor]  # query, key, value, each (B, heads, N, d)
+Inside = tuple[Tensor, Tensor, Tensor, Tensor]  # queries, keys, values and what came of them, each (B, heads, N, d)
 
 
 class PatchStem(nn.Conv2d):
@@ -98,7 +98,8 @@ def rotate(x: Tensor, angles: Tensor, prefix: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. Returns its output (B, N, D) and the queries, keys and values it was made from."""
+    """Multi-head self-attention. Returns its output (B, N, D) and the queries, keys and values it was made from, and
+    what came of them before the heads were joined."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
@@ -106,12 +107,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, angles: Tensor | None, prefix: int, bias: Tensor | None = None) -> tuple[Tensor, QKV]:
+    def forward(
+        self, x: Tensor, angles: Tensor | None, prefix: int, bias: Tensor | None = None
+    ) -> tuple[Tensor, Inside]:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None:
             query, key = rotate(query, angles, prefix), rotate(key, angles, prefix)
         attended = attend(query, key, value, bias)
-        return self.proj(attended.transpose(1, 2).flatten(2)), (query, key, value)
+        return self.proj(attended.transpose(1, 2).flatten(2)), (query, key, value, attended)
 
 
 class QuickGELU(nn.Module):
@@ -185,11 +188,11 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, angles: Tensor | None = None, prefix: int = 0, bias: Tensor | None = None
-    ) -> tuple[Tensor, QKV]:
-        attended, qkv = self.attention(self.norm1(x), angles, prefix, bias)
+    ) -> tuple[Tensor, Inside]:
+        attended, inside = self.attention(self.norm1(x), angles, prefix, bias)
         x = x + self.drop_path(self.scale1(attended))
         x = x + self.drop_path(self.scale2(self.feed_forward(self.norm2(x))))
-        return x, qkv
+        return x, inside
 
 
 class SequencePooling(nn.Module):
@@ -374,9 +377,9 @@ class ViT(Backbone):
 
         trace: list[Any] = []
         for index, block in enumerate(self.blocks):
-            x, (query, key, value) = block(x, angles, self.prefix_tokens)
+            x, (query, key, value, attended) = block(x, angles, self.prefix_tokens)
             if probe is not None:
-                trace.append(probe(Layer(index, x, query, key, value, grid, self.prefix_tokens)))
+                trace.append(probe(Layer(index, x, query, key, value, grid, self.prefix_tokens, attended=attended)))
 
         x = self.norm(x)
         tokens = x[:, self.prefix_tokens :]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Layer
+from mirada.inspect.modes import evaluating
 
 __all__ = ["Rollout", "attention_map", "rollout"]
 
@@ -67,12 +68,8 @@ def attention_map(backbone: Backbone, images: Tensor) -> Tensor | None:
     are left out. Each map is stretched to run from 0 to 1; one without any preference is 0 everywhere.
     """
     look = Rollout()
-    modes = [(module, module.training) for module in backbone.modules()]
-    try:
-        backbone.eval()(images, probe=look)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(backbone):
+        backbone(images, probe=look)
     if look.flow is None:
         return None
     rows = look.flow[:, :1] if getattr(backbone, "pooling", None) == "class" else look.flow[:, look.prefix :]

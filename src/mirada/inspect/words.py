@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mirada.backbones.vit import ViT
 from mirada.errors import MiradaError
 from mirada.features import Features, Layer
+from mirada.inspect.modes import evaluating
 from mirada.model import Model
 
 __all__ = ["word_gradients", "word_map"]
@@ -29,9 +30,7 @@ def word_map(model: Model, images: Tensor, words: Tensor) -> Tensor:
     attending to others (section 3.2 of the paper), which keeps it at its place.
     """
     model.two_towers()
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         patches = _patches(model, model.prepare(images))  # (B, H, W, D)
         batch, height, width, dim = patches.shape
         alone = patches.reshape(-1, 1, dim)
@@ -39,8 +38,6 @@ def word_map(model: Model, images: Tensor, words: Tensor) -> Tensor:
         if isinstance(model.backbone, ViT) and model.backbone.pooling in ("attention", "sequence"):
             pooled = model.backbone.pool(alone)
         feature = F.normalize(model.project(pooled).float(), dim=1)
-    finally:
-        model.train(was_training)
     return (feature @ words.to(feature).mT).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
@@ -49,25 +46,19 @@ def word_gradients(model: Model, images: Tensor, words: Tensor) -> Tensor:
     last block and the gradient there of the image's cosine with the text, summed over channels; what speaks against
     the text is cut off. Raises `MiradaError` for a backbone without attention."""
     model.two_towers()
-    modes = [(module, module.training) for module in model.modules()]
     kept: list[Layer] = []
-    try:
-        model.eval()
-        with torch.enable_grad():
-            pixels = model.prepare(images).requires_grad_()
-            features = model.backbone(pixels, probe=kept.append)
-            if not kept:
-                raise MiradaError(f"{model.architecture!r} has no attention: use word_map, which needs none.")
-            layer = kept[-2] if len(kept) > 1 and kept[-2].grid == kept[-1].grid else kept[-1]
-            feature = F.normalize(model.project(features.pooled), dim=1)
-            score = feature @ words.to(feature).mT
-            maps = []
-            for number in range(len(words)):
-                (gradient,) = torch.autograd.grad(score[:, number].sum(), layer.tokens, retain_graph=True)
-                maps.append((gradient * layer.tokens).sum(-1)[:, layer.prefix :].detach())
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.enable_grad():
+        pixels = model.prepare(images).requires_grad_()
+        features = model.backbone(pixels, probe=kept.append)
+        if not kept:
+            raise MiradaError(f"{model.architecture!r} has no attention: use word_map, which needs none.")
+        layer = kept[-2] if len(kept) > 1 and kept[-2].grid == kept[-1].grid else kept[-1]
+        feature = F.normalize(model.project(features.pooled), dim=1)
+        score = feature @ words.to(feature).mT
+        maps = []
+        for number in range(len(words)):
+            (gradient,) = torch.autograd.grad(score[:, number].sum(), layer.tokens, retain_graph=True)
+            maps.append((gradient * layer.tokens).sum(-1)[:, layer.prefix :].detach())
     return torch.stack(maps, 1).clamp(min=0).view(len(images), len(words), *layer.grid)
 
 

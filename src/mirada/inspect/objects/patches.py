@@ -7,6 +7,8 @@ from torch import Tensor
 
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Layer
+from mirada.inspect.attention import class_attention
+from mirada.inspect.modes import evaluating
 
 __all__ = ["Found", "Seen", "links", "nothing", "see", "stretched"]
 
@@ -43,29 +45,14 @@ def see(backbone: Backbone, images: Tensor) -> Seen:
     modes of the backbone's modules are as before afterwards.
     """
     look = LastLayer()
-    modes = [(module, module.training) for module in backbone.modules()]
-    try:
-        patches = backbone.eval()(images, probe=look).patches
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(backbone):
+        patches = backbone(images, probe=look).patches
     if look.layer is None:
         return Seen(patches.float(), None)
     layer = look.layer
     keys = layer.key[:, :, layer.prefix :].float()  # (B, heads, H * W, d)
     features = keys.transpose(1, 2).reshape(len(keys), *layer.grid, -1)
-    return Seen(features, class_row(layer))
-
-
-def class_row(layer: Layer) -> Tensor:
-    """The row of the first token before the patches, which is the class token wherever there is one, or the mean over
-    the rows of all patches where there is no token before them: (B, heads, H, W), its other columns left out."""
-    if layer.prefix:
-        first = layer._replace(query=layer.query[:, :, :1], bias=None if layer.bias is None else layer.bias[:, :1])
-        row = first.attention()[:, :, 0, layer.prefix :]
-        return row.reshape(*row.shape[:2], *layer.grid)
-    heads = [layer.attention([head])[:, 0].mean(1) for head in range(layer.query.shape[1])]
-    return torch.stack(heads, 1).reshape(len(heads[0]), len(heads), *layer.grid)
+    return Seen(features, class_attention(layer))
 
 
 def links(similarity: Tensor, threshold: float) -> Tensor | None:

@@ -1,0 +1,56 @@
+"""Mean attention distance: how far away each head looks, in pixels (Dosovitskiy et al. 2021, arXiv:2010.11929, figure 7
+and appendix D.7). It is to a transformer what the size of the receptive field is to a convolutional network."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from mirada.features import Backbone, Layer
+from mirada.inspect.attention import every_layer
+
+__all__ = ["attention_distance", "attention_distances", "layer_distance"]
+
+
+def attention_distance(attention: Tensor, grid: tuple[int, int], stride: float, prefix: int = 1) -> Tensor:
+    """Of attention (B, heads, N, N) between a `grid` of patches whose centres lie `stride` pixels apart: (B, heads)
+    pixels, from 0 to the grid's diagonal.
+
+    For each patch the distances to all patches, itself among them, are averaged with its attention as weights; then all
+    patches count alike. The first `prefix` tokens have no place: their rows and columns are left out, and what remains
+    of a row is brought back to a sum of 1.
+    """
+    between = attention[..., prefix:, prefix:]
+    apart = distances(grid, stride).to(between)
+    given = between.sum(-1)
+    return ((between * apart).sum(-1) / given.clamp(min=torch.finfo(given.dtype).tiny)).mean(-1)
+
+
+def layer_distance(layer: Layer, stride: float) -> Tensor:
+    """The same of a layer, (B, heads), one head at a time, so that one N x N matrix per image is held at once."""
+    apart = distances(layer.grid, stride).to(layer.query.device)
+    patches = layer._replace(
+        query=layer.query[:, :, layer.prefix :], key=layer.key[:, :, layer.prefix :],
+        bias=None if layer.bias is None else layer.bias[:, layer.prefix :, layer.prefix :],
+    )  # fmt: skip
+    # A softmax over the patches alone is the one over all tokens, brought back to a sum of 1.
+    heads = [torch.einsum("bqk,qk->b", patches.attention([head])[:, 0], apart) for head in range(layer.query.shape[1])]
+    return torch.stack(heads, 1) / len(apart)
+
+
+def attention_distances(backbone: Backbone, images: Tensor, *, batch: int = 16) -> tuple[Tensor, ...]:
+    """Of each attention layer, (B, heads) pixels, for normalised images (B, C, height, width).
+
+    Take the mean over the first dimension for the figure of the paper. Where a layer works on a coarser grid (CoAtNet)
+    its patches lie further apart. Raises `MiradaError` for a backbone without attention.
+    """
+    height = images.shape[-2]
+    return every_layer(backbone, images, lambda layer: layer_distance(layer, height / layer.grid[0]), batch=batch)
+
+
+@lru_cache(maxsize=8)
+def distances(grid: tuple[int, int], stride: float) -> Tensor:
+    """Pixels between the centres of all patches, (H * W, H * W)."""
+    rows, columns = (torch.arange(length, dtype=torch.float32) * stride for length in grid)
+    y, x = (places.flatten() for places in torch.meshgrid(rows, columns, indexing="ij"))
+    return torch.hypot(y[:, None] - y, x[:, None] - x)

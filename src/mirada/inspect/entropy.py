@@ -1,0 +1,27 @@
+"""How spread out attention is: the entropy of its rows."""
+
+import torch
+from torch import Tensor
+
+from mirada.features import Backbone, Layer
+from mirada.inspect.attention import every_layer
+
+__all__ = ["attention_entropies", "attention_entropy"]
+
+
+def attention_entropy(attention: Tensor) -> Tensor:
+    """Of attention (B, heads, N, M): (B, heads) nats, the mean over the N rows; from 0, all of a row on one token, to
+    ln M, the same for every token."""
+    entropy: Tensor = torch.special.entr(attention).sum(-1).mean(-1)
+    return entropy
+
+
+def attention_entropies(backbone: Backbone, images: Tensor, *, batch: int = 16) -> tuple[Tensor, ...]:
+    """Of each attention layer, (B, heads) nats, one head at a time. Raises `MiradaError` for a backbone without
+    attention."""
+
+    def see(layer: Layer) -> Tensor:
+        heads = range(layer.query.shape[1])
+        return torch.cat([attention_entropy(layer.attention([head])) for head in heads], 1)
+
+    return every_layer(backbone, images, see, batch=batch)
