@@ -94,6 +94,7 @@ def nearest(asked: Tensor, known: Tensor, count: int = 1) -> tuple[Tensor, Tenso
     """Distances and places of the `count` nearest of `known` (N, D) for each of `asked` (M, D), the nearest first:
     (M, count) each, or (M,) each for one."""
     parts = torch.split(asked, max(1, AT_ONCE // max(1, len(known))))
-    found = [torch.cdist(part, known).topk(count, 1, largest=False) for part in parts]
-    distances, places = (torch.cat(columns) for columns in zip(*found, strict=True))
+    places = torch.cat([torch.cdist(part, known).topk(count, 1, largest=False).indices for part in parts])
+    # Large products lose what is small beside the rows' length: the few that count are computed again, exactly.
+    distances = torch.stack([torch.linalg.vector_norm(asked - known[column], dim=1) for column in places.T], 1)
     return (distances[:, 0], places[:, 0]) if count == 1 else (distances, places)

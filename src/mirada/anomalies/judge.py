@@ -25,6 +25,7 @@ __all__ = ["METHODS", "Judged", "judge", "limit_of", "read_method"]
 METHODS = ("knn", "mahalanobis", "patches", "mean-shift")
 COMPARED = 256  # normal images, spread evenly, whose patches are scored to learn how much normal ones differ
 QUANTILE = 0.99
+ROUNDING = 1e-5  # of a feature's length, by which the place in a batch may change it
 
 
 class Judged(NamedTuple):
@@ -70,6 +71,9 @@ def judge(
     reading |= {"batch": batch, "on_progress": on_progress}
     known = extract(model, normal, **reading)
     _require_several(len(known.places), normal)
+    if calibrate:
+        away = torch.linalg.vector_norm(known.features - known.features[0], dim=1).max()
+        _require_different(float(away), float(known.features[0].norm()))
     if method == "mean-shift":
         model = adapt(model, Subset(normal, known.places), known.features, seed=seed, on_progress=on_progress)
         known = extract(model, normal, **reading)
@@ -92,9 +96,7 @@ def judge(
 def limit_of(judged: Judged) -> float:
     """What 99% of the normal images stay below. Raises `MiradaError` where they do not differ at all."""
     limit = float(np.quantile(judged.normal, QUANTILE))
-    if not limit > 0:
-        raise MiradaError("The normal images are all alike to this model, and nothing says how much normal ones may "
-                          "differ: add other normal images.")  # fmt: skip
+    _require_different(limit, 0.0)
     return limit
 
 
@@ -119,6 +121,8 @@ def _by_patches(
     compared = some_of(everything, COMPARED) if calibrate else everything[:0]
     for places, _, patches in _patches_of(model, known, compared, batch, "comparing normal images", on_progress):
         left_out += [patch_scores(memory, one, place)[0] for place, one in zip(places.tolist(), patches, strict=True)]
+    if calibrate:
+        _require_different(max(left_out), float(memory.rows.norm(dim=1).mean()))
     images = evaluation_images(model, asked, keep=False, **reading)
     found, scores, maps, shapes = [], [], [], []
     for places, aspects, patches in _patches_of(model, images, np.arange(len(asked)), batch, "measuring", on_progress):
@@ -156,6 +160,13 @@ def _require_several(count: int, normal: Source) -> None:
         first = f", {normal.path(0)!r}" if len(normal) == 1 else ""
         raise MiradaError(f"There is one normal image only that can be read{first}: it takes two or more to see how "
                           "much normal ones differ, and better dozens.")  # fmt: skip
+
+
+def _require_different(distance: float, size: float) -> None:
+    """Raise `MiradaError` where the largest distance between normal features of that size is rounding."""
+    if not distance > ROUNDING * size:
+        raise MiradaError("The normal images are all alike to this model, and nothing says how much normal ones may "
+                          "differ: add other normal images.")  # fmt: skip
 
 
 def _skipped(source: Source, index: int, reason: str) -> dict[str, str]:

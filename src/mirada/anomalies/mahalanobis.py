@@ -28,6 +28,8 @@ def fit(normal: Tensor) -> Gaussian:
     mean = rows.mean(0)
     centred = rows - mean
     shrinkage = float(ledoit_wolf(centred.numpy(), assume_centered=True)[1])
+    if len(rows) <= rows.shape[1]:  # of two rows theirs is 0, and all other directions would count without end
+        shrinkage = max(shrinkage, 1 / len(rows))
     variances, axes = torch.linalg.eigh(centred.mT @ centred / len(rows))
     variances = variances.clamp(min=0)
     return Gaussian(mean, axes, variances, shrinkage, float(variances.mean()))

@@ -120,7 +120,12 @@ def draw(
         pixels, _, _ = images.get([place])
         heat = heat_maps(judged.maps[row : row + 1] / limit, (pixels.shape[-2], pixels.shape[-1]))[0]
         file = out / f"{rank:0{digits}}-{Path(asked.path(place)).stem[:80]}.png"
-        overlay(pixels[0], heat).save(file)
+        part = file.with_name(f".{file.name}.part")
+        try:
+            overlay(pixels[0], heat).save(part, "PNG")
+            os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)
         files.append(str(file))
         if on_progress is not None:
             on_progress("drawing heat maps", rank, len(order))

@@ -11,7 +11,8 @@ TITLES = {
     "zero-shot": "zero-shot",
 }  # fmt: skip
 PROBES = (
-    "accuracy (of its head), or of features: knn, linear, attentive, few-shot, zero-shot, retrieval, objects, anomaly."
+    "accuracy (of its head), or of features: knn, linear, attentive, few-shot, zero-shot, retrieval, objects or "
+    "anomaly."
 )
 PIXELS = ("pixel_auroc", "aupro")
 METHODS = (
