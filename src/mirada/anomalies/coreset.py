@@ -6,8 +6,8 @@ from torch import Tensor
 
 __all__ = ["Coreset", "k_centres", "nearest"]
 
-PROJECTED = 128  # dimensions in which centres are chosen, by the lemma of Johnson and Lindenstrauss
-BUFFER = 4  # times as many rows as are kept may wait
+PROJECTED = 64  # dimensions in which centres are chosen, by the lemma of Johnson and Lindenstrauss
+BUFFER = 2  # times as many rows as are kept may wait
 AT_ONCE = 1 << 24  # distances held at a time
 
 
