@@ -36,7 +36,7 @@ def layer_distance(layer: Layer, stride: float) -> Tensor:
     # A softmax over the patches alone is the one over all tokens, brought back to a sum of 1.
     total = torch.zeros(layer.query.shape[:2], device=apart.device)
     for piece in pieces(patches):
-        total[piece.images, piece.heads] += piece.attention.flatten(2) @ apart[piece.queries].flatten()
+        total[piece.images, piece.heads] += (piece.attention * apart[piece.queries]).sum((2, 3))
     return total / len(apart)
 
 
