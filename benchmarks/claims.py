@@ -46,7 +46,7 @@ KINDS = {  # about 0.45 million parameters each, but for the narrow and the wide
     "wide ViT": VIT.format(dim=192),
 }
 CLASS_TOKEN = "vit-pico/8(dim=96, num_heads=3)"
-WITHOUT_LABELS = "dino(small=2, prototypes=256)"
+WITHOUT_LABELS = "dino(small=0, prototypes=256)"
 
 
 def record(row: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ def objects(options: argparse.Namespace) -> None:
             ):  # fmt: skip
                 out = options.runs / f"objects-{name.replace(' ', '-')}-{seed}"
                 began = time.monotonic()
-                command(data, out, seed=seed, model=CLASS_TOKEN, steps=steps, batch=options.batch, image_size=96,
+                command(data, out, seed=seed, model=CLASS_TOKEN, steps=steps, batch=options.batch, image_size=SIDE,
                         objective=objective)  # fmt: skip
                 found = discover(load(out), source, ("attention", "token-cut"), seed=seed).metrics
                 record({
