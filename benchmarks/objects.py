@@ -47,15 +47,19 @@ SHARES = (0.25, 0.75)  # of the picture's shorter side, the drawing's longer sid
 
 def drawings(table: Path) -> list[Image.Image]:
     """Those that are transparent at the border and opaque inside, cut to what is opaque."""
-    found = []
-    for encoded in pq.read_table(table, columns=["image"])["image"].to_pylist():
-        drawing = Image.open(io.BytesIO(encoded))
-        if drawing.has_transparency_data:
-            drawing = drawing.convert("RGBA")
-            there = drawing.getchannel("A").point(lambda value: 255 * (value >= 128))
-            if (box := there.getbbox()) and 0.1 < np.asarray(there.crop(box)).mean() / 255 < 0.98:
-                found.append(drawing.crop(box))
-    return found
+    found = (drawn(encoded) for encoded in pq.read_table(table, columns=["image"])["image"].to_pylist())
+    return [drawing for drawing in found if drawing is not None]
+
+
+def drawn(encoded: bytes) -> Image.Image | None:
+    """One of them, or None."""
+    drawing = Image.open(io.BytesIO(encoded))
+    if not drawing.has_transparency_data:
+        return None
+    drawing = drawing.convert("RGBA")
+    there = drawing.getchannel("A").point(lambda value: 255 * (value >= 128))
+    box = there.getbbox()
+    return drawing.crop(box) if box and 0.1 < np.asarray(there.crop(box)).mean() / 255 < 0.98 else None
 
 
 def composite(drawing: Image.Image, photograph: Image.Image, random: np.random.Generator) -> tuple[bytes, bytes]:

@@ -54,7 +54,7 @@ class Layer(NamedTuple):
                 "for each head and image: use smaller images, or ask for some queries only."
             )
         with torch.autocast(query.device.type, enabled=False):
-            scores: Tensor = query.float() @ key.float().mT * query.shape[-1] ** -0.5
+            scores: Tensor = (query.float() * query.shape[-1] ** -0.5) @ key.float().mT
             if bias is not None:
                 scores = scores + bias.float()
             return scores.softmax(-1)

@@ -11,6 +11,7 @@ from PIL import Image
 from mirada.data.decode import UndecodableImage, decode_alpha, decode_mask
 from mirada.data.sources import open_data
 from mirada.data.splits import split
+from mirada.errors import MiradaError
 
 SHAPE = np.zeros((6, 9), bool)
 SHAPE[1:4, 2:8] = True
@@ -142,6 +143,27 @@ def test_masks_of_splits(tmp_path, files):
     assert not data.skipped
     assert not data.splits["train"].masked
     assert data.splits["test"].read_mask(0) == picture(7)
+
+
+def test_the_layout_of_mvtec(tmp_path):
+    files = {"train/good/1.png": 1, "test/good/1.png": 2, "test/hole/1.png": 3}
+    fill(tmp_path, files | {"ground_truth/hole/1_mask.png": 7})
+    with pytest.raises(MiradaError, match="The test split has classes that the train split has not: 'hole'"):
+        open_data(tmp_path)
+    data = open_data(tmp_path, new_classes=True)
+    assert data.classes == ["good", "hole"]
+    assert not data.skipped
+    test = data.splits["test"]
+    assert [test.read_mask(index) for index in range(2)] == [None, picture(7)]
+    assert test.labels.tolist() == [0, 1]
+    assert data.splits["train"].labels.tolist() == [0]
+
+
+def test_a_ground_truth_that_is_no_masks_is_left_out(tmp_path):
+    fill(tmp_path, {"train/a/1.png": 1, "test/a/1.png": 2, "ground_truth/a/2_mask.png": 7})
+    data = open_data(tmp_path)
+    assert not data.splits["test"].masked
+    assert [entry.path for entry in data.skipped] == [str(tmp_path / "ground_truth")]
 
 
 def test_masks_can_be_a_class(tmp_path):

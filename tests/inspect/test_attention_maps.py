@@ -1,6 +1,7 @@
 """Attention, its distance and its entropy, on every family: against the explicit softmax and slow loops."""
 
 import math
+import sys
 from itertools import product
 
 import pytest
@@ -13,9 +14,11 @@ import mirada
 from mirada.backbones import build
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Layer
-from mirada.inspect.attention import class_attention, token_attention
-from mirada.inspect.distance import attention_distance, attention_distances
+from mirada.inspect.attention import class_attention, has_class_token, pieces, token_attention
+from mirada.inspect.distance import attention_distance, attention_distances, layer_distance
 from mirada.inspect.entropy import attention_entropies, attention_entropy
+from mirada.inspect.objects.patches import see
+from mirada.inspect.rollout import Rollout, attention_map
 
 ATTENDING = [
     "vit-pico/8(depth=2, image_size=32)", "vit-pico/8(depth=2, image_size=32, pooling='average')",
@@ -158,3 +161,69 @@ def test_a_matrix_that_no_memory_holds_is_refused_and_a_row_of_it_is_not() -> No
 def test_the_functions_are_there_from_the_package() -> None:
     assert mirada.inspect.attention_distance is attention_distance
     assert all(callable(getattr(mirada.inspect, name)) for name in mirada.inspect.__all__)
+
+
+def random_layer(batch: int, heads: int, grid: tuple[int, int], prefix: int, bias: bool) -> Layer:
+    generator = torch.Generator().manual_seed(0)
+    count = prefix + grid[0] * grid[1]
+    query, key, value = 3 * torch.randn(3, batch, heads, count, 4, generator=generator)
+    added = torch.randn(heads, count, count, generator=generator) if bias else None
+    return Layer(0, value.transpose(1, 2).flatten(2), query, key, value, grid, prefix, added)
+
+
+@pytest.mark.parametrize("room", [1, 7, 14, 40, 100, 1000, 10**6])
+@pytest.mark.parametrize("bias", [False, True])
+def test_pieces_are_all_of_the_attention_once(room: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = random_layer(3, 2, (2, 3), 1, bias)
+    whole = explicit(layer)
+    expected = attention_distance(whole, (2, 3), 5, 1), attention_entropy(whole)
+    monkeypatch.setattr(sys.modules[pieces.__module__], "AT_ONCE", room)
+    found = torch.zeros_like(whole)
+    for piece in pieces(layer):
+        assert piece.attention.numel() <= max(room, 7)
+        found[piece.images, piece.heads, piece.queries] += piece.attention
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(layer_distance(layer, 5), expected[0])
+    look = Rollout()
+    look(layer)
+    torch.testing.assert_close(look.flow, (whole.mean(1) + torch.eye(7)) / 2)
+    rows = whole[:, :, 1:, 1:].mean(2)
+    torch.testing.assert_close(class_attention(layer, class_token=False).flatten(2), rows)
+    torch.testing.assert_close(class_attention(layer, [-1], class_token=False).flatten(2), rows[:, -1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "token"),
+    [("", True), (", registers=2", True), (", pooling='average'", False), (", pooling='average', registers=2", False),
+     (", pooling='attention', registers=1", False)],
+)  # fmt: skip
+def test_registers_are_no_class_token(options: str, token: bool) -> None:
+    made = backbone(f"vit-pico/8(depth=1, image_size=32{options})")
+    assert has_class_token(made) is token
+    (layer,) = layers(made, images())
+    whole = explicit(layer)[..., layer.prefix :]
+    expected = whole[:, :, 0] if token else whole[:, :, layer.prefix :].mean(2)
+    torch.testing.assert_close(class_attention(layer, class_token=token).flatten(2), expected)
+    seen = see(made, images()).attention
+    torch.testing.assert_close(seen, expected.unflatten(2, (4, 4)))
+
+
+def test_pixels_that_no_patch_sees_stretch_no_distance() -> None:
+    """As SigLIP's 384 pixels in patches of 14: distances are those of the patches that there are."""
+    made = backbone("vit-pico/8(depth=1, image_size=35)")
+    (layer,) = layers(made, images(35, 35))
+    (found,) = attention_distances(made, images(35, 35))
+    torch.testing.assert_close(found, attention_distance(layer.attention(), (4, 4), 8, 1))
+
+
+def test_a_rollout_that_does_not_fit_is_refused() -> None:
+    query = torch.zeros(1, 1, 1, 1).expand(20, 1, 4097, 1)
+    layer = Layer(0, query[:, 0], query, query, query, (64, 64), 1)
+    with pytest.raises(MiradaError, match=r"rollout of 20 images with 4,097 tokens each takes 1.3 GB: give fewer"):
+        Rollout()(layer)
+
+
+@pytest.mark.parametrize("function", [attention_distances, attention_entropies, attention_map])
+def test_images_smaller_than_a_patch(function: object) -> None:
+    with pytest.raises(MiradaError, match="do not divide into patches of 8: use an image size of 8"):
+        function(backbone(ATTENDING[0]), images(4, 4))  # type: ignore[operator]

@@ -1,5 +1,7 @@
 """Grad-CAM, relevance and receptive fields, on every family, against slow loops of their formulas."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,8 @@ from torch import Tensor, nn
 from mirada.backbones import build
 from mirada.backbones.vit import ViT
 from mirada.errors import MiradaError
-from mirada.features import Layer
+from mirada.features import Features, Layer
+from mirada.inspect.attention import has_class_token, pieces
 from mirada.inspect.grad_cam import grad_cam
 from mirada.inspect.receptive_field import mean_distance, receptive_field
 from mirada.inspect.relevance import relevance
@@ -160,3 +163,50 @@ def test_the_mean_distance_of_a_known_field() -> None:
     weight = torch.zeros(8, 8)
     weight[4, 4] = 1  # half a pixel down and right of the middle of the 2 x 2 places' second
     assert mean_distance(weight, (2, 2)) == pytest.approx(1.5 * 2**0.5)
+
+
+@pytest.mark.parametrize("pooling", ["class", "average", "sequence", "attention"])
+def test_grad_cam_of_a_single_block_is_of_its_embeddings(pooling: str) -> None:
+    one, pixels = model(f"vit-pico/8(depth=1, image_size=32, pooling={pooling!r})"), images("vit")
+    found = grad_cam(one, pixels, 1)
+    one.eval()
+    embedded = one.backbone.embed(pixels).detach().requires_grad_()
+    assert one.head is not None
+    (gradient,) = torch.autograd.grad(one.head(one.backbone.encode(embedded).pooled)[:, 1].sum(), embedded)
+    expected = torch.einsum("bhwc,bc->bhw", embedded.detach(), gradient.mean((1, 2))).clamp(min=0)
+    assert float(found.max()) > 0
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("explain", [grad_cam, relevance])
+def test_any_scalar_of_the_features(explain: object) -> None:
+    one, pixels = model(ATTENDING[0]), images(ATTENDING[0])
+
+    def logit(features: Features) -> Tensor:
+        assert one.head is not None
+        return one.head(features.pooled)[:, 2]  # type: ignore[no-any-return]
+
+    torch.testing.assert_close(explain(one, pixels, logit), explain(one, pixels, "fish"))  # type: ignore[operator]
+    with pytest.raises(MiradaError, match=r"has the shape \(2, 64\): give a function"):
+        explain(one, pixels, lambda features: features.pooled)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("room", [17, 400])
+@pytest.mark.parametrize("name", ATTENDING)
+def test_relevance_follows_one_row_of_the_product(name: str, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole product of equation 6, of matrices as large as they are, on every family."""
+    one, pixels = model(name).eval(), images(name)
+    kept: list[Layer] = []
+    features = one.backbone(pixels, probe=kept.append)
+    assert one.head is not None
+    attended = [layer.attended for layer in kept]
+    gradients = torch.autograd.grad(one.head(features.pooled)[:, 0].sum(), attended)  # type: ignore[arg-type]
+    last = kept[-1]
+    flow = torch.eye(last.tokens.shape[1]).repeat(2, 1, 1)
+    for layer, gradient in zip(kept, gradients, strict=True):
+        if layer.grid == last.grid:
+            flow = flow + (layer.attention() * (gradient @ layer.value.mT)).clamp(min=0).mean(1) @ flow
+    rows = flow[:, :1] if has_class_token(one.backbone) else flow[:, last.prefix :]
+    expected = rows[:, :, last.prefix :].mean(1).detach()
+    monkeypatch.setattr(sys.modules[pieces.__module__], "AT_ONCE", room)
+    torch.testing.assert_close(relevance(one, pixels, 0).flatten(1), expected, atol=1e-6, rtol=1e-4)

@@ -79,5 +79,19 @@ def test_what_cannot_be_compared() -> None:
     images = normal(3, 5, 3, 32, 32).float()
     with pytest.raises(MiradaError, match="4 images or more, and these are 3"):
         layer_similarity(made(0), images[:3, :, :16, :16])
-    with pytest.raises(MiradaError, match="ResNet has no attention"):
-        layer_similarity(build("resnet-18"), images)
+    with pytest.raises(MiradaError, match="these are 5 and 4"):
+        layer_similarity(made(0), images, None, images[:4])
+
+
+def test_a_transformer_beside_convolutions_and_what_has_both() -> None:
+    images = normal(3, 6, 3, 32, 32).float()
+    vit, resnet, coatnet = made(0), made(1, "resnet-18"), made(2, "coatnet-0")
+    assert layer_similarity(vit, images[..., :16, :16], resnet, images).shape == (3, 8)
+    assert layer_similarity(coatnet, images, resnet, images).shape == (2 + 3 + 5 + 2, 8)
+    itself = layer_similarity(resnet, images)
+    torch.testing.assert_close(itself.diagonal(), torch.ones(8))
+    x = resnet.eval().embed(images).permute(0, 3, 1, 2)
+    outputs = [x := block(x) for block in resnet.blocks]
+    k, m = ((flat @ flat.mT).fill_diagonal_(0) for flat in (outputs[i].detach().flatten(1).double() for i in (1, 6)))
+    expected = hsic(k, m) / (hsic(k, k) * hsic(m, m)).sqrt()
+    torch.testing.assert_close(itself[1, 6], expected.float(), atol=1e-5, rtol=1e-4)

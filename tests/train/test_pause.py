@@ -15,8 +15,8 @@ import time
 from mirada.train.pause import Clock
 clock = Clock()
 with clock.noticing_sleep():
-    print("ready", flush=True)
     begun, counted = time.monotonic(), clock()
+    print("ready", flush=True)
     while time.monotonic() - begun < 0.2:
         time.sleep(0.01)
     input()

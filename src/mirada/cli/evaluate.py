@@ -10,14 +10,22 @@ TITLES = {
     "knn": "kNN", "linear": "linear probe", "attentive": "attentive probe", "few-shot": "few-shot",
     "zero-shot": "zero-shot",
 }  # fmt: skip
-PROBES = "accuracy (of its head), or of features: knn, linear, attentive, few-shot, zero-shot, retrieval or objects."
-METHODS = "Objects: token-cut (the default), lost, attention or mask-cut, or several with commas."
+PROBES = (
+    "accuracy (of its head), or of features: knn, linear, attentive, few-shot, zero-shot, retrieval, objects or "
+    "anomaly."
+)
+PIXELS = ("pixel_auroc", "aupro")
+METHODS = (
+    "Objects: token-cut (the default), lost, attention or mask-cut, or several with commas. "
+    "Anomaly: knn (the default), mahalanobis, patches or mean-shift."
+)
 
 EXAMPLE = (
     "Examples: [bold]mirada evaluate runs/photos data/ --split test[/bold]; "
     "[bold]mirada evaluate runs/unlabelled data/ --probe linear[/bold]; "
     "[bold]mirada evaluate openai:ViT-B/32 data/ --probe zero-shot --templates clip[/bold]; "
-    "[bold]mirada evaluate dino:dino_vits16 masked/ --probe objects --method token-cut,lost[/bold]"
+    "[bold]mirada evaluate dino:dino_vits16 masked/ --probe objects --method token-cut,lost[/bold]; "
+    "[bold]mirada evaluate dino:dino_vits8 bottle/ --probe anomaly --method patches[/bold]"
 )
 
 
@@ -29,6 +37,7 @@ def command(
     templates: Annotated[str | None, typer.Option(help="Zero-shot: en, es, clip (80), none, ..., or a file.")] = None,
     method: Annotated[str | None, typer.Option(help=METHODS)] = None,
     refine: Annotated[bool, typer.Option("--refine", help="Objects: move edges of masks to edges of images.")] = False,
+    normal: Annotated[str | None, typer.Option(metavar="CLASS", help="Anomaly: the normal class; else good.")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default one not trained on.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the parts of undivided data, episodes.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
@@ -45,7 +54,7 @@ def command(
         result = evaluate(
             ref, data, probe=probe, split=split, seed=seed, batch=batch, device=device, strict=strict,
             exact_pixels=exact_pixels, labels=labels, templates=templates, method=method, refine=refine,
-            on_progress=screen.progress,
+            normal=normal, on_progress=screen.progress,
         )  # fmt: skip
         for note in result["notes"]:
             screen.note(note)
@@ -58,6 +67,11 @@ def command(
             print(f"{way.replace('_', ' ')}: {', '.join(found)}")
     if "jaccard" in metrics:
         print_objects(result, method or "token-cut")
+    if "auroc" in metrics:
+        low, high = result["interval"]
+        pixels = "".join(f", {name.replace('_', ' ')} {metrics[name]:.1%}" for name in PIXELS if name in metrics)
+        line = f"{method or 'knn'} {result['split']} AUROC {metrics['auroc']:.1%} of {result['n']:,} images"
+        print(f"{line} (95% interval {low:.1%} to {high:.1%}){pixels}")
     name = next((name for name in ("accuracy", "mAP") if name in metrics), None)
     for key in (key for key in metrics if key.endswith("-shot/accuracy")):
         shots = key.partition("-")[0]

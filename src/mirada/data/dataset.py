@@ -195,10 +195,10 @@ def merged(tables: Iterable[dict[Key, str]]) -> dict[Key, str]:
     return result
 
 
-def number_classes(splits: dict[str, Source]) -> list[str] | None:
+def number_classes(splits: dict[str, Source], new_classes: bool = False) -> list[str] | None:
     """Number the classes in the order of their keys and set `classes` and `labels` of every split.
 
-    The training split says which classes there are; others may lack some, but have no other.
+    The training split says which classes there are; others may lack some, but have no other, unless `new_classes`.
     """
     found: dict[str, set[Any]] = {
         split: {key for key in source.keys or () if key is not None} for split, source in splits.items()
@@ -212,7 +212,7 @@ def number_classes(splits: dict[str, Source]) -> list[str] | None:
             f"({few(sorted(key for key in every if isinstance(key, str)), 2)}): use one or the other, "
             "or call the column label_name if all are names."
         )
-    known: set[Any] = found.get("train") or every
+    known: set[Any] = every if new_classes else found.get("train") or every
     for split, keys in found.items():
         if unknown := sorted(keys - known):
             raise MiradaError(

@@ -1,7 +1,8 @@
 """A folder of images: a subfolder per class, or flat; with or without train/, val/ and test/ above.
 
 Masks, images of where the object is, are in a folder `masks` beside the images, or beside the folder `images` that they
-are in, at the same path: `masks/cat/1.png` is that of `cat/1.jpg` or of `images/cat/1.jpg`.
+are in, at the same path: `masks/cat/1.png` is that of `cat/1.jpg` or of `images/cat/1.jpg`. Beside split folders,
+`ground_truth/crack/1_mask.png` is that of `test/crack/1.png`, as MVTec AD has it (Bergmann et al. 2019).
 """
 
 import os
@@ -14,6 +15,8 @@ from mirada.data.decode import IMAGE_SUFFIXES
 from mirada.errors import MiradaError
 
 __all__ = ["is_image", "open_folder", "split_of", "suffix", "visible_files"]
+
+GROUND_TRUTH = "ground_truth"
 
 
 def split_of(stem: str) -> str | None:
@@ -63,6 +66,8 @@ def open_folder(root: str, files: Sequence[str], skipped: list[Skipped]) -> dict
     folders = _split_folders(root, [name for name in below if name])
     if not folders:
         return {"all": _labelled(root, images, start, texts, masks)}
+    if "test" in folders:
+        masks |= _ground_truth(below, folders["test"], start)
     reason = f"outside the split folders {', '.join(folders.values())}"
     outside = [name for name in below if name and name not in folders.values()] + below.get("", [])
     skipped += [Skipped(join(root, name), reason) for name in outside]
@@ -88,6 +93,18 @@ def _without_masks(images: list[str], base: str) -> tuple[list[str], dict[str, s
     if named.keys() - known.keys():
         return images, {}, start
     return others, {known[name]: mask for name, mask in named.items()}, begin
+
+
+def _ground_truth(below: dict[str, list[str]], test: str, start: int) -> dict[str, str]:
+    """The masks of test images that MVTec AD's layout has in a folder of its own, which is then taken out of `below`.
+    Empty if any file in it is no mask."""
+    marked = {splitext(image[start:])[0].partition(os.sep)[2]: image for image in below.get(GROUND_TRUTH, [])}
+    images = {splitext(image[start:])[0].partition(os.sep)[2]: image for image in below[test]}
+    masks = {images.get(name.removesuffix("_mask"), ""): mask for name, mask in marked.items()}
+    if "" in masks:
+        return {}
+    below.pop(GROUND_TRUTH, None)
+    return masks
 
 
 def _split_folders(root: str, names: Sequence[str]) -> dict[str, str]:

@@ -18,13 +18,16 @@ SPLITS = ("train", "val", "test", "all")
 FORMS = "a folder of images, a .parquet, .csv or .jsonl table, or .tar shards"
 
 
-def open_data(path: str | os.PathLike[str], *, strict: bool = False, in_memory: int = 2**30) -> DataSet:
+def open_data(
+    path: str | os.PathLike[str], *, strict: bool = False, in_memory: int = 2**30, new_classes: bool = False
+) -> DataSet:  # fmt: skip
     """Open a folder, a table, shards `name-{000..127}.tar`, or a folder of tables, shards or IDX files.
 
     Args:
         path: DATA, as the command line takes it.
         strict: raise for what would otherwise be skipped.
         in_memory: parquet files of up to so many bytes together are held in memory.
+        new_classes: whether other splits may have classes that the train split has not.
 
     Raises:
         MiradaError: if there is nothing to read, or the labels contradict each other.
@@ -38,7 +41,7 @@ def open_data(path: str | os.PathLike[str], *, strict: bool = False, in_memory: 
         raise MiradaError(f"There are no images in the {empty[0]} split of {text!r}: add some, or take it out.")
     if strict and skipped:
         raise MiradaError(f"{skipped[0].path!r} cannot be used: {skipped[0].reason}.")
-    return DataSet(splits, number_classes(splits), skipped)
+    return DataSet(splits, number_classes(splits, new_classes), skipped)
 
 
 def list_images(paths: Sequence[str | os.PathLike[str]]) -> Source:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from mirada.inspect.objects.patches import see
 from mirada.model import Model
 from mirada.preprocess import Preprocess
 
-__all__ = ["Discovered", "discover", "read_methods", "read_truth"]
+__all__ = ["Discovered", "as_seen", "discover", "read_methods", "read_truth"]
 
 LOOKED_AT = 64  # images of a source without masks that are searched for transparency before it is refused
 
@@ -116,14 +117,20 @@ def read_truth(source: Source, index: int, preprocess: Preprocess, aspect: float
         raise UndecodableImage("it has no mask")
     if not mask.any():
         raise UndecodableImage("nothing is marked in its mask")
+    seen = as_seen(mask, preprocess, aspect)
+    if not bool(seen.any()):
+        raise UndecodableImage("what its mask marks is outside of the part that the model sees")
+    return seen
+
+
+def as_seen(mask: NDArray[np.bool_], preprocess: Preprocess, aspect: float) -> Tensor:
+    """A mask as the model would see it, bool (height, width). Raises `UndecodableImage` where it is shaped unlike an
+    image of that width over height."""
     height, width = mask.shape
     if abs(width / height / aspect - 1) > 0.02 + 1 / min(height, width):
         raise UndecodableImage(f"its mask is {width}x{height}, shaped unlike the image")
     plain = replace(preprocess, interpolation="nearest", resampler="pillow", antialias=True, fill=(0, 0, 0))
-    seen = plain.pixels(Image.fromarray(mask.astype(np.uint8) * 255))[0] > 0
-    if not bool(seen.any()):
-        raise UndecodableImage("what its mask marks is outside of the part that the model sees")
-    return seen
+    return plain.pixels(Image.fromarray(mask.astype(np.uint8) * 255))[0] > 0
 
 
 def require_masks(source: Source) -> None:

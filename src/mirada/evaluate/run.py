@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mirada.anomalies.judge import read_method
+from mirada.anomalies.probe import measure_anomalies, normal_class
 from mirada.data.dataset import few
 from mirada.data.images import Progress
 from mirada.data.sources import DataSet, Source, open_data
@@ -31,9 +33,9 @@ from mirada.zero_shot import templates as read_templates
 
 __all__ = ["PROBES", "evaluate"]
 
-PROBES = ("accuracy", "knn", "linear", "attentive", "few-shot", "zero-shot", "retrieval", "objects")
+PROBES = ("accuracy", "knn", "linear", "attentive", "few-shot", "zero-shot", "retrieval", "objects", "anomaly")
 SPLITS = ("train", "val", "test", "all")
-SCORES = ("accuracy", "mAP", "text_to_image/R@1", "jaccard")  # of these, the one that the interval is of
+SCORES = ("accuracy", "mAP", "text_to_image/R@1", "jaccard", "auroc")  # of these, the one that the interval is of
 
 
 class Measured(NamedTuple):
@@ -51,7 +53,7 @@ def evaluate(
     ref: str, data: str, *, probe: str = "accuracy", split: str | None = None, seed: int = 0, batch: int = 256,
     device: str = "cpu", strict: bool = False, exact_pixels: bool = False, labels: str | None = None,
     templates: str | None = None, method: str | None = None, refine: bool = False,
-    on_progress: Progress | None = None,
+    normal: str | None = None, on_progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The document that `mirada evaluate --json` prints; its `notes` are sentences a person should see.
 
@@ -59,6 +61,7 @@ def evaluate(
     labels are those of the data. Of a head's, labels are matched to its classes by name, so data in which only some of
     them occur are fine. "retrieval" is by captions, both ways, where the model has a text tower and the data have
     captions, and else by labels. "objects" needs masks, and no labels: see `mirada.evaluate.objects`.
+    "anomaly" needs a class of normal images and others: see `mirada.anomalies.probe`.
 
     Args:
         split: train, val, test or all; by default the first of test and val, or a part that `seed` holds out.
@@ -67,7 +70,9 @@ def evaluate(
         labels, templates: of zero-shot: words and synonyms for the classes, the classes' own names by default, and
             what they are put into (see `mirada.zero_shot`).
         method, refine: of objects: token-cut, lost, attention or mask-cut, or several with commas, of which the first
-            names the score; and whether edges of the masks are moved to edges of the image.
+            names the score; and whether edges of the masks are moved to edges of the image. The method of anomaly is
+            one of `mirada.anomalies.judge.METHODS`, knn by default.
+        normal: of anomaly: the class that is normal, by default one called good or normal.
     """
     if probe not in PROBES:
         raise Misuse(f"There is no probe {probe!r}: choose {', '.join(PROBES[:-1])} or {PROBES[-1]}.")
@@ -75,16 +80,20 @@ def evaluate(
         raise Misuse(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
     if (labels or templates) and probe != "zero-shot":
         raise Misuse(f"Labels and templates are words for the probe zero-shot, and {probe} reads none: leave them out.")
-    if (method or refine) and probe != "objects":
-        raise Misuse(f"A method and its refinement are for the probe objects, not for {probe}: leave them out.")
-    methods = read_methods(method or "token-cut")
+    if (method and probe not in ("objects", "anomaly")) or (refine and probe != "objects"):
+        which = "A method is for the probes objects and anomaly" if method else "Refinement is for the probe objects"
+        raise Misuse(f"{which}, not for {probe}: leave it out.")
+    if normal is not None and probe != "anomaly":
+        raise Misuse(f"A normal class is for the probe anomaly, not for {probe}: leave --normal out.")
+    methods = read_methods(method or "token-cut") if probe == "objects" else ()
+    way = read_method(method or "knn") if probe == "anomaly" else ""
     if split in ("train", "all") and probe not in ("accuracy", "retrieval", "zero-shot", "objects"):
         raise Misuse(f"The probe {probe} learns from the training images, so --split {split} would compare images with "
                      "themselves: choose val or test.")  # fmt: skip
     with torch.random.fork_rng(devices=[]):  # a size name has random weights: the same ones each time
         torch.manual_seed(seed)
         model = load(ref, device=device, on_progress=on_progress)
-    dataset = open_data(data, strict=strict)
+    dataset = open_data(data, strict=strict, new_classes=probe == "anomaly")
     trained = seed_of_split(model, data)
     reading: dict[str, Any] = {"exact_pixels": exact_pixels, "strict": strict}
     if probe == "accuracy":
@@ -110,7 +119,12 @@ def evaluate(
             training = None
         else:
             training, name, source, notes = choose_training(dataset, split, seed if trained is None else trained)
-        found = measure_features(model, training, source, classes, probe, seed, reading)
+        if probe == "anomaly":
+            assert training is not None
+            number = normal_class(classes, normal)
+            found = measured_anomalies(model, training, source, number, way, seed, reading)
+        else:
+            found = measure_features(model, training, source, classes, probe, seed, reading)
     found = found._replace(split=name, notes=notes + found.notes)
     score = found.metrics[next(name for name in SCORES if name in found.metrics)]
     return {
@@ -169,6 +183,14 @@ def measure_objects(
     """Objects found without labels, beside masks."""
     found = discover(model, source, methods, refined=refine, seed=seed, on_progress=on_progress, **reading)
     return Measured("", found.images, found.metrics, found.skipped, [], found.interval)
+
+
+def measured_anomalies(
+    model: Model, training: Source, source: Source, normal: int, method: str, seed: int, reading: dict[str, Any]
+) -> Measured:
+    """Anomalous images, told from those of the class of that number."""
+    found = measure_anomalies(model, training, source, normal, method, seed=seed, **reading)
+    return Measured("", found.images, found.metrics, found.skipped, found.notes, found.interval)
 
 
 def measure_features(

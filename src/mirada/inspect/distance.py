@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mirada.features import Backbone, Layer
-from mirada.inspect.attention import every_layer
+from mirada.inspect.attention import every_layer, pieces
 
 __all__ = ["attention_distance", "attention_distances", "layer_distance"]
 
@@ -27,15 +27,17 @@ def attention_distance(attention: Tensor, grid: tuple[int, int], stride: float, 
 
 
 def layer_distance(layer: Layer, stride: float) -> Tensor:
-    """The same of a layer, (B, heads), one head at a time, so that one N x N matrix per image is held at once."""
+    """The same of a layer, (B, heads), piece by piece, so that no N x N matrix is held."""
     apart = distances(layer.grid, stride).to(layer.query.device)
     patches = layer._replace(
         query=layer.query[:, :, layer.prefix :], key=layer.key[:, :, layer.prefix :],
         bias=None if layer.bias is None else layer.bias[:, layer.prefix :, layer.prefix :],
     )  # fmt: skip
     # A softmax over the patches alone is the one over all tokens, brought back to a sum of 1.
-    heads = [torch.einsum("bqk,qk->b", patches.attention([head])[:, 0], apart) for head in range(layer.query.shape[1])]
-    return torch.stack(heads, 1) / len(apart)
+    total = torch.zeros(layer.query.shape[:2], device=apart.device)
+    for piece in pieces(patches):
+        total[piece.images, piece.heads] += (piece.attention * apart[piece.queries]).sum((2, 3))
+    return total / len(apart)
 
 
 def attention_distances(backbone: Backbone, images: Tensor, *, batch: int = 16) -> tuple[Tensor, ...]:
@@ -44,8 +46,17 @@ def attention_distances(backbone: Backbone, images: Tensor, *, batch: int = 16) 
     Take the mean over the first dimension for the figure of the paper. Where a layer works on a coarser grid (CoAtNet)
     its patches lie further apart. Raises `MiradaError` for a backbone without attention.
     """
-    height = images.shape[-2]
-    return every_layer(backbone, images, lambda layer: layer_distance(layer, height / layer.grid[0]), batch=batch)
+    grids: dict[int, tuple[int, int]] = {}
+
+    def see(layer: Layer) -> Tensor:
+        grids[layer.index] = layer.grid
+        return layer_distance(layer, 1)
+
+    found = every_layer(backbone, images, see, batch=batch)
+    strides = [float(backbone.stride)]  # of the last layer, and half of that before each halving of the grid
+    for index in range(len(found) - 1, 0, -1):
+        strides.append(strides[-1] if grids[index] == grids[index - 1] else strides[-1] / 2)
+    return tuple(distance * stride for distance, stride in zip(found, reversed(strides), strict=True))
 
 
 @lru_cache(maxsize=8)

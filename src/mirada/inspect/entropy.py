@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mirada.features import Backbone, Layer
-from mirada.inspect.attention import every_layer
+from mirada.inspect.attention import every_layer, pieces
 
 __all__ = ["attention_entropies", "attention_entropy"]
 
@@ -17,11 +17,13 @@ def attention_entropy(attention: Tensor) -> Tensor:
 
 
 def attention_entropies(backbone: Backbone, images: Tensor, *, batch: int = 16) -> tuple[Tensor, ...]:
-    """Of each attention layer, (B, heads) nats, one head at a time. Raises `MiradaError` for a backbone without
+    """Of each attention layer, (B, heads) nats, piece by piece. Raises `MiradaError` for a backbone without
     attention."""
 
     def see(layer: Layer) -> Tensor:
-        heads = range(layer.query.shape[1])
-        return torch.cat([attention_entropy(layer.attention([head])) for head in heads], 1)
+        total = torch.zeros(layer.query.shape[:2], device=layer.query.device)
+        for piece in pieces(layer):
+            total[piece.images, piece.heads] += torch.special.entr(piece.attention).sum((2, 3))
+        return total / layer.query.shape[2]
 
     return every_layer(backbone, images, see, batch=batch)

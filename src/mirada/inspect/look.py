@@ -85,7 +85,7 @@ class Look:
     layers: tuple[LayerLook, ...]
     patches: Tensor
     colours: Tensor
-    foreground: Tensor | None
+    foreground: Tensor
     objects: tuple[Object, ...]
     words: dict[str, Tensor] = field(default_factory=dict)
 

@@ -71,8 +71,7 @@ def feature_maps(backbone: Backbone, pixels: Tensor) -> dict[str, tuple[Tensor, 
     """Name to patches (B, H * W, D) and their grid."""
     maps: dict[str, tuple[Tensor, tuple[int, int]]] = {}
     patches = backbone.embed(pixels)
-    blocks = next((part for name in ("convolutions", "blocks") if isinstance(part := getattr(backbone, name, None),
-                                                                               nn.Sequential)), None)  # fmt: skip
+    blocks = convolutions(backbone)
     if blocks is not None:
         x, last = patches.permute(0, 3, 1, 2), 0
         outputs = [x := block(x) for block in blocks]
@@ -89,3 +88,9 @@ def feature_maps(backbone: Backbone, pixels: Tensor) -> dict[str, tuple[Tensor, 
     if kept or blocks is None:
         maps["end"] = (end.flatten(1, 2), (end.shape[1], end.shape[2]))
     return maps
+
+
+def convolutions(backbone: Backbone) -> nn.Sequential | None:
+    """The convolutional blocks, (B, C, h, w) to the same; None in a network that has none."""
+    parts = (getattr(backbone, name, None) for name in ("convolutions", "blocks"))
+    return next((part for part in parts if isinstance(part, nn.Sequential)), None)

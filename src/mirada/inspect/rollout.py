@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mirada.errors import MiradaError
-from mirada.features import Backbone, Layer
+from mirada.features import MOST_ENTRIES, Backbone, Layer
+from mirada.inspect.attention import has_class_token, pieces
 from mirada.inspect.modes import evaluating
 
 __all__ = ["Rollout", "attention_map", "rollout"]
@@ -38,9 +39,9 @@ def follow(flow: Tensor | None, attention: Tensor) -> Tensor:
 class Rollout:
     """The same as a probe: `backbone(images, probe=look)`, then `look.flow`.
 
-    It keeps one N x N matrix per image, whatever the depth, and asks for one head at a time. Where the grid changes
-    (CoAtNet halves it) tokens no longer correspond, so it starts again: the result is that of the last grid. It starts
-    again at each pass, too.
+    It keeps one N x N matrix per image, whatever the depth, and asks for attention piece by piece. Where the grid
+    changes (CoAtNet halves it) tokens no longer correspond, so it starts again: the result is that of the last grid. It
+    starts again at each pass, too. Raises `MiradaError` where the matrices of a batch have more than `MOST_ENTRIES`.
     """
 
     flow: Tensor | None = None  # (B, N, N), float32; None until a layer has been seen
@@ -53,11 +54,16 @@ class Rollout:
         if layer.grid != self.grid or layer.index <= self.index:
             self.flow = None
         self.grid, self.prefix, self.index = layer.grid, layer.prefix, layer.index
-        heads = layer.query.shape[1]
-        attention = layer.attention([0])[:, 0]
-        for head in range(1, heads):
-            attention += layer.attention([head])[:, 0]
-        self.flow = follow(self.flow, attention / heads)
+        batch, heads, tokens, _ = layer.query.shape
+        if batch * tokens**2 > MOST_ENTRIES:
+            raise MiradaError(
+                f"The rollout of {batch} images with {tokens:,} tokens each takes {batch * tokens**2 * 4 / 1e9:.1f} "
+                "GB: give fewer images at once, or smaller ones."
+            )
+        mean = torch.zeros(batch, tokens, tokens, device=layer.query.device)
+        for piece in pieces(layer):
+            mean[piece.images, piece.queries] += piece.attention.sum(1) / heads
+        self.flow = follow(self.flow, mean)
 
 
 @torch.no_grad()
@@ -72,7 +78,7 @@ def attention_map(backbone: Backbone, images: Tensor) -> Tensor | None:
         backbone(images, probe=look)
     if look.flow is None:
         return None
-    rows = look.flow[:, :1] if getattr(backbone, "pooling", None) == "class" else look.flow[:, look.prefix :]
+    rows = look.flow[:, :1] if has_class_token(backbone) else look.flow[:, look.prefix :]
     weights = rows[:, :, look.prefix :].mean(1)
     low, high = weights.aminmax(dim=1, keepdim=True)
     spread = high - low

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from mirada.errors import MiradaError
-from mirada.features import Backbone, Layer
-from mirada.inspect.attention import require_attention
+from mirada.features import Backbone
 from mirada.inspect.modes import evaluating
+from mirada.inspect.receptive_field import convolutions
 
 __all__ = ["cka", "layer_similarity"]
 
@@ -28,10 +28,10 @@ def layer_similarity(
     backbone: Backbone, images: Tensor, other: Backbone | None = None, other_images: Tensor | None = None, *,
     batch: int = 32,
 ) -> Tensor:  # fmt: skip
-    """CKA (L1, L2) between all attention layers of a backbone, and those of another or of itself.
+    """CKA (L1, L2) between all blocks of a backbone, convolutional ones first, and those of another or of itself.
 
-    A layer's representation of an image is its whole residual stream after the block, as in Raghu et al. Batches of 4
-    images or more are enough, because the estimate has no bias (equation 3 of Nguyen et al.); values a little below 0
+    A block's representation of an image is all of what it hands on, as in Raghu et al., the class token too. Batches of
+    4 images or more are enough, because the estimate has no bias (equation 3 of Nguyen et al.); values a little below 0
     are those of layers that share nothing.
 
     Args:
@@ -39,7 +39,7 @@ def layer_similarity(
         other_images: the same images as the other backbone wants them; the same tensor by default.
 
     Raises:
-        MiradaError: a backbone without attention, fewer than 4 images.
+        MiradaError: fewer than 4 images, or not as many for the other backbone.
     """
     seen = images if other_images is None else other_images
     if len(images) < 4 or len(images) != len(seen):
@@ -66,17 +66,19 @@ def whole_parts(images: Tensor, batch: int) -> list[Tensor]:
 
 
 def kernels(backbone: Backbone, images: Tensor) -> list[Tensor]:
-    """For each attention layer, the products of all images' representations, float64 (B, B), zero on the diagonal."""
+    """For each block, the products of all images' representations, float64 (B, B), zero on the diagonal."""
 
-    def see(layer: Layer) -> Tensor:
-        flat = layer.tokens.flatten(1).double()
+    def products(representation: Tensor) -> Tensor:
+        flat = representation.flatten(1).double()
         flat = flat - flat.mean(0)  # changes no CKA, and keeps digits
         return (flat @ flat.mT).fill_diagonal_(0)
 
     with evaluating(backbone):
-        trace = backbone(images, probe=see).trace
-    require_attention(backbone, len(trace))
-    return list(trace)
+        patches = backbone.embed(images)
+        x = patches.permute(0, 3, 1, 2)
+        found = [products(x := block(x)) for block in convolutions(backbone) or ()]
+        attending = backbone.encode(patches, probe=lambda layer: products(layer.tokens)).trace
+    return [*found, *attending]
 
 
 def hsic(first: Tensor, second: Tensor) -> Tensor:

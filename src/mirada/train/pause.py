@@ -1,6 +1,5 @@
 """Ctrl-Z: a run that is put to sleep and woken again loses nothing of its budget."""
 
-import os
 import signal
 import threading
 import time
@@ -29,7 +28,7 @@ class Clock:
 
         def sleep(_number: int, _frame: object) -> None:
             began = time.monotonic()
-            os.kill(os.getpid(), signal.SIGSTOP)  # returns when the process is woken
+            signal.raise_signal(signal.SIGSTOP)  # to this thread: it returns when the process is woken
             self._asleep += time.monotonic() - began
 
         before = signal.signal(signal.SIGTSTP, sleep)

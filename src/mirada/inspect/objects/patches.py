@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Layer
-from mirada.inspect.attention import class_attention
+from mirada.inspect.attention import class_attention, has_class_token
 from mirada.inspect.modes import evaluating
 
 __all__ = ["Found", "Seen", "links", "nothing", "see", "stretched"]
@@ -52,7 +52,7 @@ def see(backbone: Backbone, images: Tensor) -> Seen:
     layer = look.layer
     keys = layer.key[:, :, layer.prefix :].float()  # (B, heads, H * W, d)
     features = keys.transpose(1, 2).reshape(len(keys), *layer.grid, -1)
-    return Seen(features, class_attention(layer))
+    return Seen(features, class_attention(layer, class_token=has_class_token(backbone)))
 
 
 def links(similarity: Tensor, threshold: float) -> Tensor | None:

@@ -209,6 +209,7 @@ const galleries = {
   patches: (look, model) => [
     cell(model, 'The image', data.images[state.image].fits[model]),
     cell(model, 'All patches', `${look.patches.height} × ${look.patches.width}`, canvas => { canvas.classList.add('sharp'); paintColours(canvas, look.patches); }),
+    cell(model, 'The object alone', 'the side of the first component that touches less of the border', canvas => { canvas.classList.add('sharp'); paintColours(canvas, look.foreground); }),
   ],
   objects: (look, model) => look.objects.map(found => cell(model, found.method, found.patches ? `${found.patches} of ${found.mask.width * found.mask.height} patches; ${found.how}` : 'found nothing', (canvas, frame) => {
     canvas.classList.add('sharp');

@@ -131,7 +131,7 @@ def look_data(look: Look, most: int) -> dict[str, Any]:
     return {
         "classToken": look.class_token,
         "layers": [layer_data(layer, most, MOST_VALUES // len(look.layers)) for layer in look.layers],
-        "patches": colours_data(look.colours[None]),
+        "patches": colours_data(look.colours[None]), "foreground": colours_data(look.foreground[None]),
         "objects": [
             {"method": found.method, "how": found.how, "mask": colours_data(found.mask[None, :, :, None]),
              "box": found.box, "patches": int(found.mask.sum())}

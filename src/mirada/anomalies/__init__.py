@@ -1,0 +1,1 @@
+"""What is unlike the normal: four methods over one model's features. See docs/anomalies.md."""
