@@ -9,7 +9,19 @@ import typer
 
 from mirada import __version__
 from mirada.cli import (
-    anomalies, blend, classify, demo, doctor, evaluate, export, index, inspect, models, search, serve, train,
+    anomalies,
+    blend,
+    classify,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    index,
+    inspect,
+    models,
+    search,
+    serve,
+    train,
 )  # fmt: skip
 from mirada.errors import MiradaError, Misuse
 

@@ -100,8 +100,8 @@ class Index:
         return self._embedder
 
     def search(
-        self, query: str | Image.Image | Sequence[Part] = "", *, k: int = 10, where: str | None = None, like: Sequence[str | int] = (),
-        unlike: Sequence[str | int] = (), everything: bool = False, folder: str = "",
+        self, query: str | Image.Image | Sequence[Part] = "", *, k: int = 10, where: str | None = None,
+        like: Sequence[str | int] = (), unlike: Sequence[str | int] = (), everything: bool = False, folder: str = "",
     ) -> list[Hit]:  # fmt: skip
         """The pictures that match, best first; none if nothing does.
 

@@ -195,7 +195,7 @@ class Shelf:
             return self.sent(one).vector
         with self.lock:
             self.index.vectors.refresh()
-            found = self.index.vectors.of([int(one)])
+            found: NDArray[np.float32] = self.index.vectors.of([int(one)])
         if not len(found):
             raise NoSuchPicture(int(one))
         return found[0]

@@ -33,6 +33,7 @@ export class Grid {
     this.rows = new Map();
     this.asked = new Set();
     this.current = 0;
+    if (this.top !== undefined && scrollY > this.top) scrollTo(0, 0);
     for (const tile of this.tiles.values()) this.retire(tile);
     this.tiles.clear();
     this.schedule();

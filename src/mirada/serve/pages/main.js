@@ -1,6 +1,6 @@
 // The page as a whole: which view is shown, what is asked for, and what keys do.
 
-import { ask, find, language, make, number, pictureAt, say, shown, speak } from '/page.js';
+import { ask, find, language, make, number, say, speak } from '/page.js';
 import { Grid } from '/grid.js';
 import * as picture from '/picture.js';
 import * as search from '/search.js';
@@ -70,6 +70,7 @@ function fail(error) {
 function drawViews() {
   const names = [...Object.keys(views), ...(view === 'found' ? ['found'] : [])];
   find('#views').replaceChildren(...names.map(name => make('button', { type: 'button', 'aria-current': name === view ? 'page' : false, onclick: () => go(name) }, say(name))));
+  find('#views [aria-current]').scrollIntoView({ block: 'nearest', inline: 'nearest' });
   find('#heading').textContent = say(view);
   document.title = `${say(view)} – Mirada`;
 }
@@ -90,7 +91,9 @@ function remember() {
   if (page.where()) given.set('where', page.where());
   if (view !== 'gallery' && view !== 'found') given.set('view', view);
   const to = given.size ? `/?${given}` : '/';
-  if (to !== location.pathname + location.search) history.pushState(null, '', to);
+  if (to === location.pathname + location.search) return;
+  const typing = view === 'found' && new URLSearchParams(location.search).has('q') && given.has('q');
+  history[typing ? 'replaceState' : 'pushState'](null, '', to);
 }
 function restore() {
   const given = new URLSearchParams(location.search);
@@ -98,7 +101,7 @@ function restore() {
   find('#where').value = given.get('where') || '';
   search.restore(given);
   all = false;
-  show();
+  show(given.has('q'));
 }
 addEventListener('popstate', restore);
 

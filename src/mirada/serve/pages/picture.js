@@ -49,8 +49,9 @@ function draw() {
   const row = state.row, name = shown(row.name);
   const tool = (key, path, action, extra = {}) => make('button', { type: 'button', class: 'icon', 'aria-label': say(key), title: say(key), onclick: action, ...extra }, icon(path));
   const view = make('div', { class: 'view' },
-    make('img', { class: 'photo', alt: name, src: pictureAt(row.id, 'view', { v: version }), ...(row.width ? { width: row.width, height: row.height } : {}) }),
+    make('img', { class: 'photo', alt: name, src: pictureAt(row.id, 'view', { v: version }), width: row.width, height: row.height }),
     make('canvas', { class: 'heat', hidden: true }), make('div', { class: 'cursor', hidden: true }));
+  view.style.setProperty('--ratio', row.width && row.height ? row.width / row.height : 1);
   dialog.replaceChildren(
     make('div', { class: 'top' },
       make('h2', { id: 'name' }, make('bdi', {}, name)),
@@ -60,7 +61,7 @@ function draw() {
     make('div', { class: 'body' },
       make('div', { class: 'stage' }, view,
         make('div', { class: 'modes' }, ...MODES.map(mode => make('button', { type: 'button', 'data-mode': mode, 'aria-pressed': mode === state.mode, onclick: () => setMode(mode) }, say(mode)))),
-        make('p', { class: 'readout', role: 'status' })),
+        make('p', { class: 'readout' }, make('span', { role: 'status' }), ' ', make('input', { type: 'range', min: 1, hidden: true, 'aria-label': say('layer'), oninput: event => { state.layer = event.target.value - 1; overlay(); } }))),
       make('div', { class: 'side' },
         make('div', { class: 'actions' },
           make('button', { type: 'button', onclick: () => refine(1) }, '+ ' + say('likeThis')),
@@ -110,9 +111,8 @@ async function related(row, what, where, query) {
 // ---- Maps over the picture
 
 async function overlay() {
-  const mine = state.ask, mode = state.mode, readout = find('.readout', dialog), canvas = find('.heat', dialog);
-  if (!readout) return;
-  find('.cursor', dialog).hidden = true;
+  const mine = state.ask, mode = state.mode, readout = find('.readout span', dialog), canvas = find('.heat', dialog);
+  if (mode !== 'attention') find('.cursor', dialog).hidden = find('.readout input', dialog).hidden = true;
   if (mode === 'plain') { canvas.hidden = true; readout.textContent = ''; return; }
   if (mode === 'why' && !isAsked()) { canvas.hidden = true; readout.textContent = say('noQuery'); return; }
   try {
@@ -141,10 +141,11 @@ function showAttention(canvas, readout) {
   const cursor = find('.cursor', dialog), [left, top, right, bottom] = found.box;
   cursor.hidden = false;
   place(cursor, [left + (right - left) * column / width, top + (bottom - top) * row / height, left + (right - left) * (column + 1) / width, top + (bottom - top) * (row + 1) / height]);
-  if (readout.dataset.layer === String(found.layer) && readout.firstChild) return;
-  readout.dataset.layer = found.layer;
-  const choose = make('input', { type: 'range', min: 1, max: found.layers, value: found.layer + 1, 'aria-label': say('layer'), oninput: event => { state.layer = event.target.value - 1; overlay(); } });
-  readout.replaceChildren(say('attentionAbout', { layer: found.layer + 1, layers: found.layers }), ' ', ...(found.layers > 1 ? [choose] : []));
+  const choose = find('.readout input', dialog), text = say('attentionAbout', { layer: found.layer + 1, layers: found.layers });
+  choose.hidden = found.layers < 2;
+  choose.max = found.layers;
+  choose.value = found.layer + 1;
+  if (readout.textContent !== text) readout.textContent = text;
 }
 
 /** Where the pointer, or an arrow key, is in the attention map. */
@@ -158,7 +159,7 @@ function pointing(view) {
     const bounds = view.getBoundingClientRect(), [left, top, right, bottom] = found.box;
     const share = (value, low, high, count) => Math.min(count - 1, Math.max(0, Math.floor((value - low) / (high - low) * count)));
     state.at = [share((event.clientY - bounds.top) / bounds.height, top, bottom, found.from.length), share((event.clientX - bounds.left) / bounds.width, left, right, found.from[0].length)];
-    showAttention(find('.heat', dialog), find('.readout', dialog));
+    showAttention(find('.heat', dialog), find('.readout span', dialog));
   };
   view.addEventListener('pointermove', move);
   view.addEventListener('pointerdown', move);
@@ -169,7 +170,7 @@ function pointing(view) {
     event.stopPropagation();
     const within = (value, count) => Math.min(count - 1, Math.max(0, value));
     state.at = [within(state.at[0] + by[0], found.from.length), within(state.at[1] + by[1], found.from[0].length)];
-    showAttention(find('.heat', dialog), find('.readout', dialog));
+    showAttention(find('.heat', dialog), find('.readout span', dialog));
   });
 }
 

@@ -1,6 +1,6 @@
 // The search bar: terms as chips with a plus or minus, words that are being typed, pictures that are dropped.
 
-import { ask, find, icon, make, pictureAt, say, shown } from '/page.js';
+import { ask, find, make, pictureAt, say, shown } from '/page.js';
 
 const LARGEST = 64 << 20;  // bytes of a picture, as the server takes them
 const PAUSE = 250;  // ms without a key, after which what is typed is looked for
@@ -11,7 +11,10 @@ let changed = () => {};
 
 /** What the server is asked with: chips and what stands in the box. */
 export function query() {
-  const words = terms.filter(term => term.words !== undefined).map(term => `${term.weight < 0 ? '-' : '+'} ${Math.abs(term.weight)}*${quoted(term.words)}`);
+  const words = terms.filter(term => term.words !== undefined).map((term, index) => {
+    const sign = term.weight < 0 ? '- ' : index ? '+ ' : '', weight = Math.abs(term.weight);
+    return sign + (weight === 1 ? '' : `${weight}*`) + quoted(term.words);
+  });
   const typed = find('#words').value.trim();
   if (typed) words.push(/^[+-]\s/.test(typed) || !words.length ? typed : `+ ${typed}`);
   const pictures = sign => terms.filter(term => term.picture !== undefined && Math.sign(term.weight) === sign).map(term => term.picture);
