@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 __all__ = [
-    "About", "Attention", "Failure", "Found", "Group", "Groups", "Heat", "Page", "Picture", "Sent", "Term",
+    "About", "Attention", "Failure", "Found", "Group", "Groups", "Health", "Heat", "Page", "Picture", "Sent", "Term",
     "picture_of",
 ]  # fmt: skip
 
@@ -14,12 +14,16 @@ class Failure(BaseModel):
     error: str = Field(description="One sentence: what is wrong, and what to do.")
 
 
+class Health(BaseModel):
+    status: str = Field(description="ok, or what is wrong.")
+
+
 class About(BaseModel):
     """The index, and what can be done with it."""
 
     name: str
     pictures: int
-    version: int = Field(description="Another one once the index has changed.")
+    version: str = Field(description="Another one once the index has changed.")
     model: str
     words: bool = Field(description="Whether the model reads words.")
     sorts: list[str]
@@ -46,7 +50,7 @@ class Picture(BaseModel):
 
 class Page(BaseModel):
     total: int
-    version: int
+    version: str
     pictures: list[Picture]
 
 
@@ -58,6 +62,7 @@ class Term(BaseModel):
 class Found(BaseModel):
     """Best first; none if nothing matches."""
 
+    version: str
     terms: list[Term] = Field(description="The words of the query, as they were understood.")
     pictures: list[Picture]
 

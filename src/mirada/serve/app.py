@@ -17,12 +17,13 @@ from mirada import __version__
 from mirada.errors import MiradaError
 from mirada.search.filters import COLUMNS
 from mirada.search.index import SORTS, NoSuchPicture
-from mirada.serve.answers import About, Failure
+from mirada.serve.answers import About, Failure, Health
 from mirada.serve.guard import LARGEST, Guard, TooLarge
 from mirada.serve.metrics import Counted, Metrics
 from mirada.serve.pictures import pictures
 from mirada.serve.places import PAGES
 from mirada.serve.queries import queries
+from mirada.serve.rows import IndexGone
 from mirada.serve.shelf import NoSuchUpload, Shelf
 
 __all__ = ["create_app"]
@@ -43,22 +44,26 @@ def create_app(shelf: Shelf, token: str | None = None) -> ASGIApp:
     @app.get("/api/index", tags=["index"])
     def about() -> About:
         """What is served."""
-        made, where = shelf.index.made, shelf.index.where
+        version, made = shelf.rows.version(), shelf.rows.made
         return About(
-            name=os.path.basename(where.rstrip("/")), pictures=len(shelf), version=shelf.version(), model=made.model,
+            name=os.path.basename(shelf.where.rstrip("/")), pictures=len(shelf.rows), version=version, model=made.model,
             words=made.words, sorts=list(SORTS), columns=COLUMNS, mirada=__version__,
         )  # fmt: skip
 
     @app.get("/healthz", tags=["operation"])
-    def health() -> dict[str, str]:
-        """Whether the index can be read. Needs no token."""
-        shelf.version()
-        return {"status": "ok"}
+    def health(answer: Response) -> Health:
+        """Whether the index can be read; 503 if not. Needs no token."""
+        try:
+            shelf.rows.version()
+        except MiradaError as error:
+            answer.status_code = 503
+            return Health(status=str(error))
+        return Health(status="ok")
 
     @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
     def measured() -> PlainTextResponse:
         """Counters and times, for Prometheus."""
-        return PlainTextResponse(metrics.text(len(shelf)), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(metrics.text(len(shelf.rows)), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/api", include_in_schema=False)
     def documentation() -> FileResponse:
@@ -83,7 +88,8 @@ def _say_what_went_wrong(app: FastAPI) -> None:
 
     @app.exception_handler(MiradaError)
     def of_mirada(_: Request, error: MiradaError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 404 if isinstance(error, (NoSuchPicture, NoSuchUpload)) else 400)
+        missing, gone = isinstance(error, (NoSuchPicture, NoSuchUpload)), isinstance(error, IndexGone)
+        return JSONResponse({"error": str(error)}, 404 if missing else 503 if gone else 400)
 
     @app.exception_handler(TooLarge)
     def too_large(_: Request, __: TooLarge) -> JSONResponse:

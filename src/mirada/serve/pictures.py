@@ -32,26 +32,26 @@ def pictures(shelf: Shelf) -> APIRouter:
         offset: Annotated[int, Query(ge=0, lt=1 << 53)] = 0, limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
     ) -> Page:  # fmt: skip
         """A part of all pictures, or of those that a condition holds for, in order."""
-        order = shelf.order(sort, descending, where)
+        order = shelf.rows.order(sort, descending, where)
         ids = order[offset : offset + limit].tolist()
-        known = shelf.take(ids)
+        known = shelf.rows.take(ids)
         rows = [picture_of(known[number]) for number in ids if number in known]
-        return Page(total=len(order), version=shelf.version(), pictures=rows)
+        return Page(total=len(order), version=shelf.rows.version(), pictures=rows)
 
     @routes.get("/pictures/{number}")
     def one(number: Number) -> Picture:
         """What is known of a picture."""
-        return picture_of(shelf.row(number))
+        return picture_of(shelf.rows.row(number))
 
     @routes.get("/pictures/{number}/thumbnail", response_class=Response)
     def thumbnail(number: Number) -> Response:
         """WebP, 256 pixels along the longer side."""
-        return Response(shelf.row(number, ("thumbnail",))["thumbnail"], media_type="image/webp", headers=KEPT)
+        return Response(shelf.rows.row(number, ("thumbnail",))["thumbnail"], media_type="image/webp", headers=KEPT)
 
     @routes.get("/pictures/{number}/view", response_class=Response)
     def view(number: Number, side: Annotated[int, Query(ge=16, le=SIDES)] = 1600) -> Response:
         """The picture for a screen, upright, as WebP, whatever its own format is; without what is hidden in a file."""
-        image = shelf.picture(number, side)
+        image = shelf.rows.picture(number, side)
         image.thumbnail((side, side))
         buffer = BytesIO()
         image.save(buffer, "WEBP", quality=88, method=1)
@@ -60,8 +60,8 @@ def pictures(shelf: Shelf) -> APIRouter:
     @routes.get("/pictures/{number}/file", response_class=Response)
     def file(number: Number) -> Response:
         """The file itself, to be saved."""
-        data, own = shelf.original(number)
-        name = picture_of(shelf.row(number)).name if own else f"{number}.webp"
+        data, own = shelf.rows.original(number)
+        name = picture_of(shelf.rows.row(number)).name if own else f"{number}.webp"
         headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
         return Response(data, media_type="application/octet-stream", headers=headers)
 
@@ -70,14 +70,14 @@ def pictures(shelf: Shelf) -> APIRouter:
         """The pictures nearest to this one."""
         with shelf.lock:
             found = shelf.index.neighbours(number, k)
-        known = shelf.take([hit.id for hit in found])
+        known = shelf.rows.take([hit.id for hit in found])
         rows = [picture_of(known[hit.id], round(hit.score, 4)) for hit in found if hit.id in known]
         return Group(pictures=rows)
 
     @routes.get("/pictures/{number}/duplicates")
     def duplicates_of(number: Number) -> Group:
         """Other files of the same picture: scaled, compressed again, brightened, copied."""
-        shelf.row(number)
+        shelf.rows.row(number)
         for group in shelf.duplicates():
             ids = [row["id"] for row in group]
             if number in ids:
@@ -93,7 +93,7 @@ def pictures(shelf: Shelf) -> APIRouter:
         terms = shelf.terms(q, plus, minus)
         with shelf.lock:
             model = shelf.index.embedder.model
-        image = shelf.picture(number, model.preprocess.reads_at_least() or SIDES)
+        image = shelf.rows.picture(number, model.preprocess.reads_at_least() or SIDES)
         with shelf.lock:
             vector, _ = shelf.index.vector(terms)
             return Heat(**heat(model, image, vector))
@@ -103,7 +103,7 @@ def pictures(shelf: Shelf) -> APIRouter:
         """Where each patch of it looks, in one layer; -1 is the last."""
         with shelf.lock:
             model = shelf.index.embedder.model
-        image = shelf.picture(number, model.preprocess.reads_at_least() or SIDES)
+        image = shelf.rows.picture(number, model.preprocess.reads_at_least() or SIDES)
         with shelf.lock:
             return Attention(**attention(model, image, layer))
 
@@ -112,9 +112,9 @@ def pictures(shelf: Shelf) -> APIRouter:
         """The pictures least like any other, the loneliest first; `score` is the mean cosine with the ten nearest."""
         found = shelf.outliers()
         some = found[offset : offset + limit]
-        known = shelf.take([hit.id for hit in some])
+        known = shelf.rows.take([hit.id for hit in some])
         rows = [picture_of(known[hit.id], hit.score) for hit in some if hit.id in known]
-        return Page(total=len(found), version=shelf.version(), pictures=rows)
+        return Page(total=len(found), version=shelf.rows.version(), pictures=rows)
 
     @routes.get("/duplicates")
     def duplicates(
@@ -129,5 +129,5 @@ def pictures(shelf: Shelf) -> APIRouter:
 
 
 def _group(shelf: Shelf, ids: list[int]) -> Group:
-    known = shelf.take(ids)
+    known = shelf.rows.take(ids)
     return Group(pictures=[picture_of(known[number]) for number in ids if number in known])

@@ -31,9 +31,9 @@ def queries(shelf: Shelf) -> APIRouter:
         terms = shelf.terms(q, plus, minus)
         with shelf.lock:
             found = shelf.index.search(terms, k=k, where=where, everything=every)
-        known = shelf.take([hit.id for hit in found])
+        known = shelf.rows.take([hit.id for hit in found])
         rows = [picture_of(known[hit.id], hit.score, hit.match) for hit in found if hit.id in known]
-        return Found(terms=_words(terms), pictures=rows)
+        return Found(version=shelf.rows.version(), terms=_words(terms), pictures=rows)
 
     @routes.post("/uploads", openapi_extra=BODY)
     async def upload(request: Request) -> Sent:

@@ -1,13 +1,11 @@
-"""What the server keeps of an index between requests: the model, the order of its rows, pictures that were sent.
+"""What the server keeps of an index between requests: the model, its rows, and pictures that were sent.
 
 Requests come in several threads at once. One lock stands before the model and the vectors, another before what takes
 long, and reading rows and thumbnails waits for neither.
 """
 
 import os
-import stat
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -15,23 +13,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mirada.data.decode import MAX_PIXELS, UndecodableImage, decode, open_header
 from mirada.errors import MiradaError
-from mirada.search.index import SHOWN, Hit, Index, NoSuchPicture
+from mirada.search.index import Hit, Index, NoSuchPicture
 from mirada.search.picture import thumbnail
 from mirada.search.query import Part, parse
-from mirada.search.table import storage
+from mirada.serve.rows import DECODERS, Rows, up_to_date
 
 __all__ = ["NoSuchUpload", "Shelf", "Upload"]
 
 SENT = 64  # pictures that were sent and are kept
 MOST_PIXELS = 50_000_000  # of one that is sent; a JPEG, which can be decoded at a fraction of its size, may have more
 LONELY = 1000  # outliers that are kept
-ORDERS = 16  # orders of all rows that are kept
-FRESH = 1.0  # seconds for which the index counts as unchanged
-DECODERS = 2  # pictures that are decoded at the same time, each of which may take half a gigabyte
 
 
 class NoSuchUpload(MiradaError):  # noqa: N818  # it may have been there a moment ago
@@ -55,121 +49,39 @@ class Shelf:
     """An index that many ask at once.
 
     Attributes:
-        index: hold `lock` to use it.
-        slow: hold `slow_lock` to use it, for what takes long.
+        where: its place.
+        lock: hold it to use `index`.
+        rows: need no lock.
     """
 
     def __init__(self, where: str | os.PathLike[str], *, device: str = "cpu") -> None:
-        self.index = Index(where, device=device)
-        self.lock = threading.RLock()
-        self.slow, self.slow_lock = Index(self.index.where), threading.Lock()
-        self.decoding = threading.BoundedSemaphore(DECODERS)
-        self._rows = Index(self.index.where)
-        self._looking = threading.RLock()
-        self._looked = -FRESH
-        self._version = -1
-        self._ids = np.empty(0, np.int64)  # sorted
-        self._places = np.empty(0, np.uint64)  # of the same rows in the table
-        self._orders: OrderedDict[tuple[str, bool, str | None], NDArray[np.int64]] = OrderedDict()
-        self._found: dict[str, tuple[int, Any]] = {}
+        self.lock, self._device = threading.RLock(), device
+        self._index = Index(where, device=device)
+        self.where = self._index.where
+        self.rows = Rows(self.where)
+        self._slow, self._slow_lock = Index(self.where), threading.Lock()
+        self._found: dict[str, tuple[str, Any]] = {}
         self._sent: OrderedDict[str, Upload] = OrderedDict()
 
-    def __len__(self) -> int:
-        with self._looking:
-            self.version()
-            return len(self._ids)
-
-    # --- rows ---------------------------------------------------------------------------------------------------------
-
-    def version(self) -> int:
-        """Of the table; another one once the index has changed."""
-        with self._looking:
-            if time.monotonic() - self._looked >= FRESH:
-                with storage(self._rows.where):
-                    self._rows.table.checkout_latest()
-                    if self._rows.table.version != self._version:
-                        self._read_places()
-                self._looked = time.monotonic()
-            return self._version
-
-    def _read_places(self) -> None:
-        table = self._rows.table
-        found = table.search().select(["id"]).with_row_id(True).limit(max(1, table.count_rows())).to_arrow()
-        ids, places = found["id"].to_numpy(), found["_rowid"].to_numpy()
-        order = np.argsort(ids)
-        self._ids, self._places = ids[order], places[order]
-        self._orders.clear()
-        self._version = table.version
-
-    def take(self, ids: Sequence[int], columns: Sequence[str] = SHOWN) -> dict[int, dict[str, Any]]:
-        """Columns of some rows by id; unknown ones are left out."""
-        self.version()
-        with self._looking:
-            wanted = np.unique(np.asarray(ids, np.int64))
-            found = np.searchsorted(self._ids, wanted)
-            found = found[found < len(self._ids)]
-            found = found[np.isin(self._ids[found], wanted)]
-            places = self._places[found].tolist()
-            table = self._rows.table
-        if not places:
-            return {}
-        with storage(self._rows.where):
-            rows = table.take_row_ids(places).select(["id", *(name for name in columns if name != "id")]).to_arrow()
-        return {row["id"]: row for row in rows.to_pylist()}
-
-    def row(self, number: int, columns: Sequence[str] = SHOWN) -> dict[str, Any]:
-        """Of one row. Raises `NoSuchPicture`."""
-        found = self.take([number], columns)
-        if not found:
-            raise NoSuchPicture(number)
-        return found[number]
-
-    def order(self, sort: str, descending: bool, where: str | None) -> NDArray[np.int64]:
-        """Ids in order; kept until the index changes."""
-        key = (sort, descending, where)
-        self.version()
-        with self._looking:
-            if key not in self._orders:
-                self._orders[key] = self._rows.order(sort=sort, descending=descending, where=where)
-                while len(self._orders) > ORDERS:
-                    self._orders.popitem(last=False)
-            self._orders.move_to_end(key)
-            return self._orders[key]
-
-    def original(self, number: int) -> tuple[bytes, bool]:
-        """A picture's bytes, and whether they are the file's own. Where the file is gone, or one of many in an archive
-        or table, the thumbnail stands in."""
-        row = self.row(number, ("path", "raw", "source", "thumbnail"))
-        path = row["path"] if row["raw"] is None else os.fsdecode(row["raw"])
-        if row["source"] is None:
-            try:
-                with open(path, "rb", opener=_without_waiting) as file:
-                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                        return file.read(), True
-            except (OSError, ValueError):
-                pass
-        return row["thumbnail"], False
-
-    def picture(self, number: int, at_least: int) -> Image.Image:
-        """Decoded, at least so large if it is a JPEG; of what cannot be read any more, the thumbnail."""
-        data, own = self.original(number)
-        with self.decoding:
-            try:
-                return decode(data, at_least=at_least)
-            except UndecodableImage:
-                if not own:
-                    raise
-                return decode(self.row(number, ("thumbnail",))["thumbnail"])
+    @property
+    def index(self) -> Index:
+        """The index at its place, with the model. Raises `IndexGone`."""
+        index = up_to_date(self._index, self._device)
+        if index is not self._index:
+            self._index = index
+            self._sent.clear()  # another model may have made these vectors
+        return index
 
     # --- what takes long ----------------------------------------------------------------------------------------------
 
     def found_once(self, key: str, find: Callable[[Index], Any]) -> Any:
         """What `find` makes of the index, kept until that changes."""
-        with self.slow_lock:
-            version = self.version()
+        with self._slow_lock:
+            version = self.rows.version()
             known = self._found.get(key)
             if known is None or known[0] != version:
-                known = self._found[key] = version, find(self.slow)
+                self._slow = up_to_date(self._slow)
+                known = self._found[key] = version, find(self._slow)
             return known[1]
 
     def duplicates(self) -> list[list[dict[str, Any]]]:
@@ -195,10 +107,11 @@ class Shelf:
             return self.sent(one).vector
         with self.lock:
             self.index.vectors.refresh()
-            found: NDArray[np.float32] = self.index.vectors.of([int(one)])
+            found = self.index.vectors.of([int(one)])
         if not len(found):
             raise NoSuchPicture(int(one))
-        return found[0]
+        vector: NDArray[np.float32] = found[0]
+        return vector
 
     def send(self, data: bytes) -> Upload:
         """Take in a picture to search with. Raises `UndecodableImage`."""
@@ -212,7 +125,7 @@ class Shelf:
             raise UndecodableImage(f"it has {header.width}x{header.height} pixels, and {most:,} are the most")
         with self.lock:
             preprocess = self.index.embedder.model.preprocess
-        with self.decoding:
+        with DECODERS:
             image = decode(data, at_least=preprocess.reads_at_least())
             pixels, small = preprocess.pixels(image), thumbnail(image)
         with self.lock:
@@ -229,8 +142,3 @@ class Shelf:
                 raise NoSuchUpload
             self._sent.move_to_end(key)
             return self._sent[key]
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe in its place must not make the server wait for who writes to it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

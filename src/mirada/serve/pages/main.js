@@ -57,7 +57,7 @@ async function showHits(settled, mine) {
   if (mine !== asking) return;
   if (settled) { search.settle(found.terms); asked = search.query(); remember(); }
   const count = found.pictures.length;
-  grid.reset(count, async (offset, limit) => found.pictures.slice(offset, offset + limit), index.version);
+  grid.reset(count, async (offset, limit) => found.pictures.slice(offset, offset + limit), found.version);
   if (!count) page.status(say('none') + ' ', make('button', { type: 'button', class: 'button', onclick: () => { all = true; show(); } }, say('showAll')));
   else page.status(all ? say('nearest', { count: number(count) }) : count === 1 ? say('oneHit') : say('hits', { count: number(count) }));
 }

@@ -55,6 +55,7 @@ export function settle(understood) {
 }
 
 export function drawChips() {
+  find('#words').placeholder = terms.length ? '' : say('search');
   find('#chips').replaceChildren(...terms.map((term, index) => {
     const name = term.words ?? (term.name ? shown(term.name) : say('sent')), less = term.weight < 0;
     const weight = Math.abs(term.weight) === 1 ? '' : `${Math.abs(term.weight)} × `;
