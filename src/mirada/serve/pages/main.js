@@ -185,5 +185,5 @@ find('#size').value = localStorage.size || (innerWidth < 600 ? 100 : 140);
 setTheme(localStorage.theme || 'auto');
 setSize(find('#size').value);
 drawSorts();
-search.begin((settled = false) => { all = false; show(settled); }, fail);
+search.begin((settled = false) => { all = false; show(settled); }, fail, index.words);
 restore();

@@ -40,7 +40,6 @@ export async function speak(chosen) {
   for (const element of document.querySelectorAll('[data-text]')) element.textContent = say(element.dataset.text);
   for (const element of document.querySelectorAll('[data-label]')) element.setAttribute('aria-label', say(element.dataset.label));
   for (const element of document.querySelectorAll('[data-title]')) element.title = say(element.dataset.title);
-  for (const element of document.querySelectorAll('[data-placeholder]')) element.placeholder = say(element.dataset.placeholder);
 }
 export const say = (key, values = {}) => texts[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 export const number = value => value.toLocaleString(language);

@@ -7,7 +7,7 @@ const PAUSE = 250;  // ms without a key, after which what is typed is looked for
 
 /** Terms are {weight, words} or {weight, picture: id or upload, name}. */
 export const terms = [];
-let changed = () => {};
+let changed = () => {}, hint = 'search';
 
 /** What the server is asked with: chips and what stands in the box. */
 export function query() {
@@ -55,7 +55,7 @@ export function settle(understood) {
 }
 
 export function drawChips() {
-  find('#words').placeholder = terms.length ? '' : say('search');
+  find('#words').placeholder = terms.length ? '' : say(hint);
   find('#chips').replaceChildren(...terms.map((term, index) => {
     const name = term.words ?? (term.name ? shown(term.name) : say('sent')), less = term.weight < 0;
     const weight = Math.abs(term.weight) === 1 ? '' : `${Math.abs(term.weight)} × `;
@@ -73,9 +73,11 @@ async function send(file) {
   addPicture(upload, 1, file.name);
 }
 
-/** `onChange(settled)` is called when something else is to be looked for; `onError` is told what went wrong. */
-export function begin(onChange, onError) {
+/** `onChange(settled)` is called when something else is to be looked for; `onError` is told what went wrong; `reads` says
+ * whether the model knows words. */
+export function begin(onChange, onError, reads) {
   changed = onChange;
+  hint = reads ? 'search' : 'searchPictures';
   const words = find('#words');
   let timer;
   words.addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(changed, PAUSE); });
