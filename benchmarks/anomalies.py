@@ -7,8 +7,8 @@
     python benchmarks/anomalies.py images CIFAR10 REF
     python benchmarks/anomalies.py report
 
-CIFAR10 is the folder with train.parquet and test.parquet. Each call adds rows to docs/numbers/anomalies.jsonl, and those
-of the same name replace older ones; `report` writes docs/numbers/anomalies.md of them.
+CIFAR10 is the folder with train.parquet and test.parquet. Each call adds rows to docs/numbers/anomalies.jsonl, and
+those of the same name replace older ones; `report` writes docs/numbers/anomalies.md of them.
 """
 
 import argparse
