@@ -232,8 +232,8 @@ def main() -> None:
 
 ## Attention distance and rollout
 
-ViT-B/16, {SIDE} pixels, float32, {options.count} photographs, random weights that are the same on both sides: attention
-distance of all {LAYERS * 12} heads and rollout through {LAYERS} layers, both from one pass. Seconds are the
+ViT-B/16, {SIDE} pixels, float32, {options.count} photographs, random weights that are the same on both sides:
+attention distance of all {LAYERS * 12} heads and rollout through {LAYERS} layers, both from one pass. Seconds are the
 processor's, on one thread.
 
 {HEADER}
