@@ -132,7 +132,7 @@ def test_images_are_not_compared_with_themselves(folder_of_shapes: Path, probe: 
 
 
 def test_a_probe_that_is_not_there(folder_of_shapes: Path) -> None:
-    probes = "choose accuracy, knn, linear, attentive, few-shot, zero-shot, retrieval or objects"
+    probes = "choose accuracy, knn, linear, attentive, few-shot, zero-shot, retrieval, objects or anomaly"
     with pytest.raises(Misuse, match=f"no probe 'luck': {probes}"):
         measured(folder_of_shapes, "luck")
 
