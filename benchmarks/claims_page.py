@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from claims_figures import COLOURS, WIDTHS, Rows, means, names_of
-from claims_words import BIAS, DISTANCE, OBJECTS, OPENING, REPEAT, RUNS, SCALE, TASKS
+from claims_words import BIAS, DISTANCE, OBJECTS, OPENING, REPEAT, RUNS, SCALE, TASKS, listed, span, table, wrapped
 
 SHARES = (0.02, 0.1, 0.3, 1.0)
 LEVEL = 2.0  # standard errors of a difference below which two networks count as level
@@ -18,20 +18,6 @@ def newest(rows: Rows) -> Rows:
 
 def of(rows: Rows, claim: str) -> Rows:
     return [row for row in rows if row["claim"] == claim]
-
-
-def table(head: list[str], lines: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
-
-
-def listed(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def span(values: list[float], digits: int = 1) -> str:
-    """The mean, and of several the lowest and the highest."""
-    shown = f"{np.mean(values):.{digits}f}"
-    return shown if len(values) == 1 else f"{shown} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def distance_text(rows: Rows) -> str:
@@ -191,7 +177,8 @@ def page(rows: Rows) -> str:
     scaled = [name for name in names_of(bias) if means(bias, name, "wide ViT") and means(bias, name, "narrow ViT")]
     parts = [OPENING]
     if bias:
-        seeds = listed([str(seed) for seed in sorted({row["seed"] for row in bias})])
+        more = listed([str(seed) for seed in sorted({row["seed"] for row in bias} - {0})] or [""])
+        seeds = "Seed 0" + (f"; {more} too where the lowest and highest are in brackets after the mean" if more else "")
         updates = listed([f"{steps:,}" for steps in sorted({row["steps"] for row in bias})])
         parts.append(RUNS.format(
             networks=networks(bias), updates=updates, batch=bias[0]["batch"], seeds=seeds, machine=rows[0]["machine"],
@@ -204,4 +191,4 @@ def page(rows: Rows) -> str:
     parts += [SCALE.format(found=scale_text(bias, name)) for name in scaled[:1]]
     if objects:
         parts.append(OBJECTS.format(found=objects_text(objects)))
-    return "\n\n".join([*parts, TASKS, REPEAT]) + "\n"
+    return wrapped("\n\n".join([*parts, TASKS, REPEAT])) + "\n"

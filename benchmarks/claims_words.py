@@ -1,4 +1,8 @@
-"""The sentences of docs/claims.md that no run changes: what the literature says, and how to repeat the page."""
+"""The sentences of docs/claims.md that no run changes, and how text and tables are set."""
+
+import textwrap
+
+import numpy as np
 
 OPENING = """# What the field says, measured here
 
@@ -10,8 +14,7 @@ every such verdict is written by a command from [the records of the runs](number
 RUNS = """{networks}
 
 Images of 64 pixels (CIFAR-10 enlarged from 32), {updates} updates of {batch} by `mirada train` with its defaults,
-accuracy on the same {measured:,} or more images that were not trained on. Seeds {seeds}; where there are several, the
-table has the mean and the lowest and highest. {machine}."""
+accuracy on the same {measured:,} or more images that were not trained on. {seeds}. {machine}."""
 
 DISTANCE = """## Early layers look near and far, late layers far
 
@@ -75,14 +78,43 @@ REPEAT = """## Repeat
 
 ```
 D="CIFAR-10 (JPEG copy)"; I="Imagenette (128 px, squashed)"
-python benchmarks/claims.py train CIFAR10 --name "$D" --runs runs/claims
-python benchmarks/claims.py train IMAGENETTE --name "$I" --runs runs/claims --kinds ViT CoAtNet ResNet
-python benchmarks/claims.py distance CIFAR10 --name "$D" --runs runs/claims
-python benchmarks/claims.py objects EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims --seeds 0 1 2
-python benchmarks/claims.py look EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims
-python benchmarks/claims.py tasks photograph.jpg
-python benchmarks/claims.py page
+C="python benchmarks/claims.py"
+$C train CIFAR10 --name "$D" --runs runs/claims --kinds ViT CoAtNet ResNet
+$C train CIFAR10 --name "$D" --runs runs/claims --kinds "narrow ViT" "wide ViT" --shares 0.02 1
+$C train IMAGENETTE --name "$I" --runs runs/claims --kinds ViT CoAtNet ResNet
+$C distance CIFAR10 --name "$D" --runs runs/claims
+$C objects EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims
+$C look EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims
+$C tasks photograph.jpg
+$C page
 ```
 
 CIFAR10 and IMAGENETTE are folders with train.parquet and test.parquet or val.parquet (columns image, label,
-label_name). Runs are counted in updates, so a slower machine changes nothing but the time."""
+label_name). More seeds: `--seeds 1 2`. The shorter runs of the objects: `--steps 600`, and `--states` says which. Runs
+are counted in updates, so a slower machine changes nothing but the time."""
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def span(values: list[float], digits: int = 1) -> str:
+    """The mean, and of several the lowest and the highest."""
+    shown = f"{np.mean(values):.{digits}f}"
+    return shown if len(values) == 1 else f"{shown} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs and the items of lists in lines of one length; tables, quotes, headings and code as they are."""
+    blocks = []
+    for block in text.split("\n\n"):
+        lines = block.split("\n") if block.startswith("- ") else [block]
+        if block[:1].isalnum() or (block[:1] in '"`-' and not block.startswith("```")):
+            lines = [textwrap.fill(line, 120, subsequent_indent="  " * line.startswith("- "), break_long_words=False,
+                                   break_on_hyphens=False) for line in lines]  # fmt: skip
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)

@@ -53,7 +53,9 @@ def test_page_and_figures_are_written(tmp_path: Path) -> None:
     records.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     (tmp_path / "images").mkdir()
     claims.main(["page", "--records", str(records), "--docs", str(tmp_path)])
-    text = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    lines = (tmp_path / "claims.md").read_text(encoding="utf-8").splitlines()
+    assert max(len(line) for line in lines if not line.startswith("|")) <= 120
+    text = " ".join(line.strip() for line in lines)
     assert {file.stem for file in (tmp_path / "images").iterdir()} == {"claims-bias", "claims-distance", "claims-scale"}
     assert "ViT beside CoAtNet: -9.0, -5.0, +10.0 points" in text
     assert "the curves cross between 100 and 1,000 images" in text
@@ -61,7 +63,7 @@ def test_page_and_figures_are_written(tmp_path: Path) -> None:
     assert "| dots | ViT | 31.0 (30.0 to 32.0) | 50.0 |  | 70.0 |" in text
     assert "by -2.0 points with 20 images and by +35.0 with 1,000" in text
     assert "Both halves of the claim are seen here" in text
-    assert "seen here: after 10 updates the attention of DINO\nscores 35.0, that of training with labels 20.0" in text
+    assert "seen here: after 10 updates the attention of DINO scores 35.0, that of training with labels 20.0" in text
     assert "an abacus" in text
 
 
