@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
         verb.add_argument("--pictures", type=int, default=6000)
         verb.add_argument("--tested", type=int, default=300)
         verb.add_argument("--states", nargs="+", default=list(STATES)[:2], choices=list(STATES))
-        verb.add_argument("--steps", type=int, default=1500)
+        verb.add_argument("--steps", type=int, default=1000)
         verb.set_defaults(run=function)
         if name == "objects":
             verb.add_argument("--seeds", type=int, nargs="+", default=[0])

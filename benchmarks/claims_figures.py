@@ -75,14 +75,21 @@ def scale_figure(rows: Rows, name: str) -> Picture:
     return figure
 
 
+def longest_vit(rows: Rows) -> Rows:
+    """Of what the transformer's attention was looked at in, the longest runs."""
+    vit = [row for row in rows if row["kind"].startswith("ViT") and row["seed"] == 0]
+    return [row for row in vit if row["steps"] == max(one["steps"] for one in vit)]
+
+
 def distance_figure(rows: Rows) -> Picture:
     """Left, the attention distance of a transformer's heads by depth, untrained and after little and much data; right,
     how far the middle of each stage sees, for all kinds."""
     figure = Picture(figsize=(9.6, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    shares = sorted({row["share"] for row in rows if row["kind"] == "ViT"})
-    heads = [row for row in rows if row["kind"] == "ViT" and (row["state"] == "trained" or row["share"] == shares[-1])]
-    heads = [row for row in heads if row["share"] in (shares[0], shares[-1])]
+    vit = longest_vit(rows)
+    shares = sorted({row["share"] for row in vit})
+    heads = [row for row in vit if row["state"] == "trained" and row["share"] in (shares[0], shares[-1])]
+    heads = [*(row for row in vit if row["state"] == "untrained" and row["share"] == shares[-1]), *heads]
     heads.sort(key=lambda row: (row["state"] == "trained", row["share"]))
     for number, row in enumerate(heads):
         points = [(layer + 1, value) for layer, values in enumerate(row["heads"]) for value in values]
@@ -92,10 +99,10 @@ def distance_figure(rows: Rows) -> Picture:
         left.scatter(x + 0.12 * (number - (len(heads) - 1) / 2), y, 30, colour, alpha=0.8, linewidths=0, label=label)
     left.axhline(heads[-1]["even"][0], color="black", linestyle="--", linewidth=1, label="attention spread evenly")
     left.set(xlabel="layer", ylabel="attention distance (pixels)", xticks=range(1, 1 + len(heads[-1]["heads"])))
-    left.set_title("ViT: a dot is a head", fontsize=10)
+    left.set_title(f"ViT, {heads[-1]['steps']:,} updates: a dot is a head", fontsize=10)
     for kind, colour in COLOURS.items():
         for row in rows:
-            if row["kind"] == kind and row["share"] == shares[-1]:
+            if row["kind"] == kind and row["share"] == max(one["share"] for one in rows):
                 fields = [value for name, value in row["fields"] if name != "end"]
                 trained = row["state"] == "trained"
                 right.plot(np.linspace(0, 1, len(fields)), fields, "o-" if trained else "o:", color=colour,

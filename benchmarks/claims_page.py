@@ -3,17 +3,22 @@
 import math
 
 import numpy as np
-from claims_figures import COLOURS, WIDTHS, Rows, means, names_of
+from claims_figures import COLOURS, WIDTHS, Rows, longest_vit, means, names_of
 from claims_words import BIAS, DISTANCE, OBJECTS, OPENING, REPEAT, RUNS, SCALE, TASKS, listed, span, table, wrapped
 
 SHARES = (0.02, 0.1, 0.3, 1.0)
+MARGIN = 1.0  # pixels of attention distance
 LEVEL = 2.0  # standard errors of a difference below which two networks count as level
 
 
 def newest(rows: Rows) -> Rows:
-    """Of records of the same run, the last one."""
+    """Of records of the same run, the last one; networks that were trained for longer have that in their name."""
     keys = ("claim", "data", "kind", "share", "seed", "state", "steps")
-    return list({tuple(row.get(key) for key in keys): row for row in rows}.values())
+    rows = list({tuple(row.get(key) for key in keys): row for row in rows}.values())
+    usual = min((row["steps"] for row in rows if "kind" in row), default=0)
+    longer = [row for row in rows if "kind" in row and row["steps"] > usual]
+    others = [row for row in rows if row not in longer]
+    return [*others, *(row | {"kind": f"{row['kind']}, {row['steps']:,} updates"} for row in longer)]
 
 
 def of(rows: Rows, claim: str) -> Rows:
@@ -22,38 +27,38 @@ def of(rows: Rows, claim: str) -> Rows:
 
 def distance_text(rows: Rows) -> str:
     """Verdicts on attention by depth, from the heads of the transformer, and on what stages see."""
-    vit = {(row["state"], row["share"]): row for row in rows if row["kind"] == "ViT" and row["seed"] == 0}
-    shares = sorted({share for _, share in vit})
-    little, much = vit["trained", shares[0]], vit["trained", shares[-1]]
-    first, last = much["heads"][0], much["heads"][-1]
-    wide = max(first) - min(first) > max(last) - min(last)
-    far = np.mean(last) > np.mean(first)
-    nearer = min(much["heads"][0]) < min(little["heads"][0])
+    vit = longest_vit(rows)
+    shares = sorted({row["share"] for row in vit})
+    little, much = (next(row for row in vit if (row["state"], row["share"]) == ("trained", share))
+                    for share in (shares[0], shares[-1]))  # fmt: skip
+    first, last, near = much["heads"][0], much["heads"][-1], min(little["heads"][0])
+    wide = max(first) - min(first) > max(last) - min(last) + MARGIN
+    far = float(np.mean(last)) > float(np.mean(first)) + MARGIN
     verdict = {
         (True, True): "Both halves of the claim are seen here",
-        (True, False): "Early heads do differ more than late ones here, but late layers do not look farther on average",
-        (False, True): "Late layers do look farther on average here, but early heads do not differ more than late ones",
+        (True, False): "Early heads do differ more than late ones here, but that late layers look farther is not seen",
+        (False, True): "Late layers do look farther here, but that early heads differ more than late ones is not seen",
         (False, False): "Neither half of the claim is seen here",
-    }[wide, bool(far)]
-    lines = [
-        [kind, state, *(f"{value:.1f}" for value in (fields[0], fields[-1])), f"{fields[-1] / fields[0]:.1f}"]
-        for kind in COLOURS for state in ("untrained", "trained")
-        for row in rows if (row["kind"], row["state"], row["share"], row["seed"]) == (kind, state, shares[-1], 0)
-        for fields in [[value for name, value in row["fields"] if name != "end"]]
-    ]  # fmt: skip
-    head = ["network", "", "first stage or layer", "last", "ratio"]
-    return f"""{verdict}. Trained on all of {much["data"]}, the heads of the first layer look \
-{min(first):.1f} to {max(first):.1f} pixels far, in the mean {np.mean(first):.1f}; those of the last \
-{min(last):.1f} to {max(last):.1f}, in the mean {np.mean(last):.1f}. Attention spread evenly over the image would be \
-{much["even"][0]:.1f}. That heads which look near need much data is {"seen" if nearer else "not seen"} here: the \
-nearest of the first layer looks {min(little["heads"][0]):.1f} pixels far after {100 * shares[0]:g}% of the data and \
-{min(first):.1f} after all of it.
+    }[wide, far]
+    fields = {(row["kind"], row["state"]): [value for name, value in row["fields"] if name != "end"] for row in rows
+              if row["share"] == max(row["share"] for row in rows) and row["seed"] == 0}  # fmt: skip
+    lines = [[kind, state, f"{found[0]:.1f}", f"{found[-1]:.1f}", f"{found[-1] / found[0]:.1f}"]
+             for kind in (*COLOURS, much["kind"]) for state in ("untrained", "trained")
+             if (found := fields.get((kind, state)))]  # fmt: skip
+    lines = list({tuple(line): line for line in lines}.values())
+    changes = [f"{'wider' if fields[kind, 'trained'][-1] > fields[kind, 'untrained'][-1] else 'narrower'} in {kind}"
+               for kind in COLOURS if (kind, "trained") in fields and (kind, "untrained") in fields]  # fmt: skip
+    return f"""{verdict}. After {much["steps"]:,} updates on all of {much["data"]} the heads of the first layer look
+{min(first):.1f} to {max(first):.1f} pixels far, in the mean {np.mean(first):.1f}; those of the last {min(last):.1f} to
+{max(last):.1f}, in the mean {np.mean(last):.1f}. Attention spread evenly over the image would be {much["even"][0]:.1f}.
+That heads which look near need much data is {"seen" if min(first) < near - MARGIN else "not seen"}: the nearest of the
+first layer looks {near:.1f} pixels far after as many updates on {100 * shares[0]:g}% of the data. A difference of less
+than {MARGIN:g} pixel counts as none.
 
 Effective receptive fields: the mean distance, in pixels, from the middle place to the pixels that its features depend
-on, weighted by how much. A transformer's tokens depend mostly on their own patch even in the last layer, through the
-shortcuts; what a convolution sees grows with its stages.
+on, weighted by how much. Training makes the last one {listed(changes)}.
 
-{table(head, lines)}"""
+{table(["network", "", "first stage or layer", "last", "ratio"], lines)}"""
 
 
 def error(first: float, second: float, measured: int) -> float:
@@ -87,17 +92,18 @@ def bias_text(rows: Rows) -> str:
     names = [name for name in names_of(rows) if means(rows, name, "ViT")]
     lines = []
     for name in names:
-        for kind in COLOURS:
+        for kind in (*COLOURS, *sorted({row["kind"] for row in rows if "updates" in row["kind"]})):
             by_share: dict[float, list[float]] = {}
             for row in rows:
                 if (row["data"], row["kind"]) == (name, kind):
                     by_share.setdefault(row["share"], []).append(row["accuracy"])
-            lines.append([name, kind, *(span(by_share[share]) if share in by_share else "" for share in SHARES)])
+            if by_share:
+                lines.append([name, kind, *(span(by_share[share]) if share in by_share else "" for share in SHARES)])
     verdicts = [crossing(rows, name, other) for name in names for other in ("CoAtNet", "ResNet")
                 if len(set(means(rows, name, other)) & set(means(rows, name, "ViT"))) > 1]  # fmt: skip
     passes = []
     for name in names:
-        own = [row for row in rows if row["data"] == name]
+        own = [row for row in rows if row["data"] == name and row["kind"] in COLOURS]
         amounts = sorted({row["images"] for row in own})
         seen = own[0]["steps"] * own[0]["batch"]
         passes.append(f"{seen / amounts[0]:.1f} to {seen / amounts[-1]:.1f} passes over {name}")
@@ -105,8 +111,8 @@ def bias_text(rows: Rows) -> str:
 
 {chr(10).join(verdicts)}
 
-"Level" is within {LEVEL:g} standard errors of the difference. Every run has the same number of updates, so these are
-{listed(passes)}: the right end of a curve says how fast a network learns as much as how much data it needs."""
+"Level" is within {LEVEL:g} standard errors of the difference. Every run on the curves has the same number of updates,
+which are {listed(passes)}: the right end of a curve says how fast a network learns as much as how much data it needs."""
 
 
 def scale_text(rows: Rows, name: str) -> str:
@@ -179,7 +185,7 @@ def page(rows: Rows) -> str:
     if bias:
         more = listed([str(seed) for seed in sorted({row["seed"] for row in bias} - {0})] or [""])
         seeds = "Seed 0" + (f"; {more} too where the lowest and highest are in brackets after the mean" if more else "")
-        updates = listed([f"{steps:,}" for steps in sorted({row["steps"] for row in bias})])
+        updates = listed([f"{steps:,}" for steps in sorted({row["steps"] for row in bias if row["kind"] in COLOURS})])
         parts.append(RUNS.format(
             networks=networks(bias), updates=updates, batch=bias[0]["batch"], seeds=seeds, machine=rows[0]["machine"],
             measured=min(row["measured"] for row in bias),
@@ -187,7 +193,8 @@ def page(rows: Rows) -> str:
     if distance:
         parts.append(DISTANCE.format(found=distance_text(distance)))
     if bias:
-        parts.append(BIAS.format(found=bias_text([row for row in bias if row["kind"] in COLOURS])))
+        shown = [row for row in bias if row["kind"] not in (WIDTHS[0], WIDTHS[2])]
+        parts.append(BIAS.format(found=bias_text(shown)))
     parts += [SCALE.format(found=scale_text(bias, name)) for name in scaled[:1]]
     if objects:
         parts.append(OBJECTS.format(found=objects_text(objects)))

@@ -26,7 +26,7 @@ from mirada.inspect import attention_distances, receptive_field
 from mirada.inspect.look import even_distance
 from mirada.loading import load
 from mirada.model import Model
-from mirada.train.folder import machine
+from mirada.train.folder import RunFolder, machine
 
 RECORDS = Path(__file__).parent.parent / "docs" / "numbers" / "claims.jsonl"
 SIDE = 64
@@ -111,7 +111,7 @@ def distance(options: argparse.Namespace) -> None:
     name = next(name for name in ("test", "val") if (options.data / f"{name}.parquet").exists())
     source = open_data(str(options.data)).splits[name]
     pictures = [decode(source.read(index)) for index in range(options.count)]
-    for out in sorted(options.runs.glob(f"{options.data.name}-*")):
+    for out in sorted(folder.parent for folder in options.runs.glob(f"{options.data.name}-*/model")):
         kind, share, seed = out.name.removeprefix(f"{options.data.name}-").rsplit("-", 2)
         trained, untrained = load(out), load(load(out).architecture)
         for model, state in ((trained, "trained"), (untrained, "untrained")):
@@ -119,7 +119,8 @@ def distance(options: argparse.Namespace) -> None:
             fields = receptive_field(model.backbone, images)
             row = {
                 "claim": "distance", "data": options.name, "kind": kind.replace("-", " "), "share": float(share),
-                "seed": int(seed), "state": state, "images": len(images),
+                "seed": int(seed), "steps": RunFolder(out).read_config()[0].steps, "state": state,
+                "images": len(images),
                 "fields": [[field.name, round(field.distance, 2)] for field in fields],
             }  # fmt: skip
             if any(field.name.startswith("attention") for field in fields):

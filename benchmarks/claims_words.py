@@ -82,7 +82,9 @@ C="python benchmarks/claims.py"
 $C train CIFAR10 --name "$D" --runs runs/claims --kinds ViT CoAtNet ResNet
 $C train CIFAR10 --name "$D" --runs runs/claims --kinds "narrow ViT" "wide ViT" --shares 0.02 1
 $C train IMAGENETTE --name "$I" --runs runs/claims --kinds ViT CoAtNet ResNet
+$C train CIFAR10 --name "$D" --runs runs/longer --kinds ViT --shares 0.02 1 --steps 1500
 $C distance CIFAR10 --name "$D" --runs runs/claims
+$C distance CIFAR10 --name "$D" --runs runs/longer
 $C objects EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims
 $C look EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims
 $C tasks photograph.jpg

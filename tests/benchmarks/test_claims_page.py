@@ -21,9 +21,9 @@ def run(kind: str, share: float, accuracy: float, seed: int = 0) -> dict[str, An
     }  # fmt: skip
 
 
-def looked(kind: str, share: float, state: str, heads: list[list[float]] | None) -> dict[str, Any]:
-    row = {"claim": "distance", "data": "dots", "kind": kind, "share": share, "seed": 0, "state": state, "images": 4,
-           "fields": [["one", 4.0], ["two", 10.0], ["end", 11.0]], "machine": "an abacus"}  # fmt: skip
+def looked(kind: str, share: float, state: str, heads: list[list[float]] | None, steps: int = 10) -> dict[str, Any]:
+    row = {"claim": "distance", "data": "dots", "kind": kind, "share": share, "seed": 0, "steps": steps, "state": state,
+           "images": 4, "fields": [["one", 4.0], ["two", 10.0], ["end", 11.0]], "machine": "an abacus"}  # fmt: skip
     return row if heads is None else row | {"heads": heads, "even": [33.0, 33.0]}
 
 
@@ -80,6 +80,15 @@ def test_verdicts_follow_the_records() -> None:
 def test_what_was_not_run_is_left_out(claim: str) -> None:
     text = page([row for row in ROWS if row["claim"] == claim])
     assert (text.count("\n## "), "{" in text) == ({"bias": 4, "distance": 3, "objects": 3}[claim], False)
+
+
+def test_attention_is_read_off_the_longest_runs() -> None:
+    longer = [looked("ViT", share, state, [[11.0, 50.0], [30.5 + near, 40.0]], steps=2500)
+              for share, near in ((0.02, 0), (1.0, 2)) for state in ("trained", "untrained")]  # fmt: skip
+    text = page([*ROWS, *longer, run("ViT", 1.0, 88) | {"steps": 2500}])
+    assert "After 2,500 updates on all of dots the heads of the first layer look 11.0 to 50.0" in " ".join(text.split())
+    assert "| dots | ViT, 2,500 updates |  |  |  | 88.0 |" in text
+    assert "| ViT, 2,500 updates | trained | 4.0 | 10.0 | 2.5 |" in text
 
 
 def test_the_last_record_of_a_run_counts() -> None:
