@@ -112,7 +112,7 @@ def bias_text(rows: Rows) -> str:
 {chr(10).join(verdicts)}
 
 "Level" is within {LEVEL:g} standard errors of the difference. Every run on the curves has the same number of updates,
-which are {listed(passes)}: the right end of a curve says how fast a network learns as much as how much data it needs."""
+which are {listed(passes)}: the right end of a curve says how fast a network learns as much as what data it needs."""
 
 
 def scale_text(rows: Rows, name: str) -> str:
