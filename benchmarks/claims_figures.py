@@ -35,7 +35,7 @@ def names_of(rows: Rows) -> list[str]:
 def bias_figure(rows: Rows) -> Picture:
     """Accuracy against images to train on: a line for each network and a dot for each run, a panel for each data."""
     names = names_of(rows)
-    figure = Picture(figsize=(4.6 * len(names), 3.6), layout="constrained")
+    figure = Picture(figsize=(4.6 * len(names), 3.8), layout="constrained")
     for panel, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), panel + 1)
         for kind, colour in COLOURS.items():
@@ -48,7 +48,7 @@ def bias_figure(rows: Rows) -> Picture:
         axes.set(xscale="log", xlabel="images to train on", ylabel="test accuracy (%)", title=name)
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
-        tidy(axes)
+        tidy(axes, 3)
     return figure
 
 
@@ -84,7 +84,7 @@ def longest_vit(rows: Rows) -> Rows:
 def distance_figure(rows: Rows) -> Picture:
     """Left, the attention distance of a transformer's heads by depth, untrained and after little and much data; right,
     how far the middle of each stage sees, for all kinds."""
-    figure = Picture(figsize=(9.6, 3.7), layout="constrained")
+    figure = Picture(figsize=(9.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     vit = longest_vit(rows)
     shares = sorted({row["share"] for row in vit})
@@ -108,7 +108,7 @@ def distance_figure(rows: Rows) -> Picture:
                 right.plot(np.linspace(0, 1, len(fields)), fields, "o-" if trained else "o:", color=colour,
                            alpha=1 if trained else 0.4, label=kind + ("" if trained else ", untrained"))  # fmt: skip
     right.set(xlabel="depth (0: first stage or layer, 1: last)", ylabel="effective receptive field (pixels)")
-    right.set_title("mean distance from the middle of the pixels that matter to it", fontsize=10)
+    right.set_title("how far from the middle the pixels lie that matter to it", fontsize=10)
     for axes in (left, right):
         tidy(axes)
     return figure
@@ -141,6 +141,6 @@ def last_attention(layer: Layer) -> Tensor:
     return class_attention(layer)
 
 
-def tidy(axes: Axes) -> None:
+def tidy(axes: Axes, columns: int = 2) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns, frameon=False)

@@ -180,11 +180,11 @@ def folder_of(state: str, steps: int, seed: int) -> str:
 
 
 def found_objects(options: argparse.Namespace) -> tuple[dict[str, Model], list[Image.Image], list[Tensor]]:
-    """The networks that `objects` trained by seed 0, and a few of the pictures it measured on with their masks."""
+    """The networks that `objects` trained by seed 0, and pictures with masks of drawings that they did not see."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "composites"
-        composites(options.emoji, options.photographs, data, 0, options.pictures, options.tested)
-        rows = pq.read_table(data / "test.parquet").slice(0, SHOWN).to_pylist()
+        composites(options.emoji, options.photographs, data, 0, 1, SHOWN)
+        rows = pq.read_table(data / "test.parquet").to_pylist()
     masks = [torch.from_numpy(np.asarray(Image.open(io.BytesIO(row["mask"]))) > 0) for row in rows]
     models = {state: load(options.runs / folder_of(state, options.steps, 0)) for state in options.states}
     return models, [decode(row["image"]) for row in rows], masks

@@ -57,7 +57,8 @@ OBJECTS = """## Attention without labels finds objects
 
 The pictures are emoji at random places and sizes on photographs; labels are the groups of emoji, the mask is the
 drawing's own transparency, and the drawings that are measured on are not among those trained on. As in the paper, the
-head is the one that fits the mask best. What each score means: [objects.md](objects.md).
+head is the one that fits the mask best. Mind that a label here names the drawing alone, so whoever learns labels has
+every reason to look at it. What each score means: [objects.md](objects.md).
 
 ![Pictures, masks, and attention with and without labels](images/claims-objects.jpg)
 
@@ -82,7 +83,7 @@ C="python benchmarks/claims.py"
 $C train CIFAR10 --name "$D" --runs runs/claims --kinds ViT CoAtNet ResNet
 $C train CIFAR10 --name "$D" --runs runs/claims --kinds "narrow ViT" "wide ViT" --shares 0.02 1
 $C train IMAGENETTE --name "$I" --runs runs/claims --kinds ViT CoAtNet ResNet
-$C train CIFAR10 --name "$D" --runs runs/longer --kinds ViT --shares 0.02 1 --steps 1500
+$C train CIFAR10 --name "$D" --runs runs/longer --kinds ViT --shares 0.02 1 --steps 1000
 $C distance CIFAR10 --name "$D" --runs runs/claims
 $C distance CIFAR10 --name "$D" --runs runs/longer
 $C objects EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims
@@ -92,8 +93,8 @@ $C page
 ```
 
 CIFAR10 and IMAGENETTE are folders with train.parquet and test.parquet or val.parquet (columns image, label,
-label_name). More seeds: `--seeds 1 2`. The shorter runs of the objects: `--steps 600`, and `--states` says which. Runs
-are counted in updates, so a slower machine changes nothing but the time."""
+label_name). More seeds: `--seeds 1 2`. DINO with its own views and temperature: `--states`. Runs are
+counted in updates, so a slower machine changes nothing but the time."""
 
 
 def table(head: list[str], lines: list[list[str]]) -> str:
