@@ -85,6 +85,8 @@ def test_distance_has_a_dot_for_each_head(seen: Look) -> None:
     expected = torch.cat([layer.distance for layer in seen.layers]).tolist()
     assert heights == [pytest.approx(expected)] * 2
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+    assert axes.get_ylim()[1] > max(expected)
 
 
 def test_words_as_they_are_written(seen: Look) -> None:

@@ -19,6 +19,7 @@
 
 # %%
 import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ from mirada.inspect.pictures import compare_figure, distance_figure, grid_of, he
 
 SHORT = os.environ.get("MIRADA_SHORT") == "1"
 STEPS = 5 if SHORT else 700
-random = torch.manual_seed(0)
+os.chdir(tempfile.mkdtemp())  # what is drawn is kept there, and nothing beside this notebook
+generator = torch.manual_seed(0)
 
 # %% [markdown] en
 # ## The data
@@ -226,15 +228,21 @@ figure
 # ## What it learned about places
 #
 # Nobody told the network that a picture has rows and columns. Each small map shows how alike the position of one
-# patch is to all others. Before training there is nothing to see; afterwards neighbours are alike, and often rows and
-# columns show up as well.
+# patch is to all others. Before training (above) there is nothing to see; afterwards (below) there is an order: places
+# at an edge are alike, and so are places in the middle, where the drawings are. Large networks that have seen millions
+# of pictures also learn who is a neighbour of whom ([arXiv:2010.11929](https://arxiv.org/abs/2010.11929), figure 7).
 
 # %% [markdown] es
 # ## Qué aprendió sobre los lugares
 #
 # Nadie le dijo a la red que una imagen tiene filas y columnas. Cada mapa pequeño muestra cuánto se parece la posición
-# de un parche a todas las demás. Antes de entrenar no hay nada que ver; después, los vecinos se parecen entre sí, y a
-# menudo también se distinguen filas y columnas.
+# de un parche a todas las demás. Antes de entrenar (arriba) no hay nada que ver; después (abajo) aparece un orden: se
+# parecen entre sí los lugares de un mismo borde, y también los del centro, que es donde están los dibujos. Las redes
+# grandes que han visto millones de imágenes aprenden además quién es vecino de quién
+# ([arXiv:2010.11929](https://arxiv.org/abs/2010.11929), figura 7).
+
+# %%
+position_figure(untrained_positions)
 
 # %%
 position_figure(inspect.position_similarity(backbone))
@@ -243,13 +251,14 @@ position_figure(inspect.position_similarity(backbone))
 # ## What the heads look at
 #
 # The attention of the class token, head by head, in the last layer, over a drawing that was not trained on. Above
-# each is how far away it looks, in pixels.
+# each is how far away it looks, in pixels. Layers and heads are counted from 0, as Python counts.
 
 # %% [markdown] es
 # ## En qué se fijan las cabezas
 #
 # La atención del *class token*, cabeza por cabeza, en la última capa, sobre un dibujo que no estaba en el
-# entrenamiento. Encima de cada mapa se lee a qué distancia mira, en píxeles.
+# entrenamiento. Encima de cada mapa se lee a qué distancia mira, en píxeles. Las capas y las cabezas se cuentan desde
+# 0, como cuenta Python.
 
 # %%
 seen = look(model, pictures[int(held_out[0])])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -88,7 +89,8 @@ def distance_figure(seen: Look | Sequence[Look], names: Sequence[str] = ()) -> P
         axes.scatter(np.array(x) + shift, y, 22, f"C{number}", alpha=0.6, linewidths=0, label=label)
         even = [layer.even_distance for layer in one.layers]
         axes.plot(range(len(even)), even, f"C{number}--", linewidth=1)
-    axes.set(xlabel="layer", ylabel="attention distance (pixels)", ylim=(0, None))
+    axes.set(xlabel="layer", ylabel="attention distance (pixels)", ylim=(0, 1.05 * axes.dataLim.y1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if names:
         axes.legend()
     return figure
