@@ -224,8 +224,8 @@ def page(facts: dict[str, Any], tables: str, alike: list[str], theirs: str, repe
 
 {facts["count"]:,} photographs, from the start of a command to its end: the interpreter, libraries, model, pictures, and
 what is stored. CLIP ViT-B/32 at 256 pixels, the network that rclip comes with, with the same random weights in all
-three; each tool at its defaults, one after another, {repeats} times by turns (median, slowest to fastest; memory: the
-most).
+three; each tool at its defaults, one after another. Repeats: {repeats}, by turns (median, slowest to fastest; memory:
+the most).
 
 {tables}
 
