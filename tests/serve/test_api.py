@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from served import NAMES, Served, failure, found, ids
-from shapes import shape_picture
 from starlette.testclient import TestClient
 
 from mirada.search.index import Index
@@ -184,19 +183,6 @@ def test_health_and_metrics(client: TestClient) -> None:
     )
     for line in client.get("/metrics").text.splitlines():
         assert re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{(\w+="[^"\n]*",?)+\})? [0-9.e+-]+', line), line
-
-
-def test_the_index_may_grow_while_it_is_served(own_index: Served, own_client: TestClient) -> None:
-    before = found(own_client, "/api/pictures")
-    shape_picture("red", 40).save(own_index.pictures / "red" / "040.png")
-    (own_index.pictures / "blue" / "000.png").unlink()
-    Index.update(own_index.pictures, own_index.index)
-    after = found(own_client, "/api/pictures")
-    assert (before["total"], after["total"]) == (9, 9)
-    assert after["version"] != before["version"]
-    assert {row["name"] for row in after["pictures"]} - {row["name"] for row in before["pictures"]} == {"040.png"}
-    new = next(row["id"] for row in after["pictures"] if row["name"] == "040.png")
-    assert ids(found(own_client, "/api/search", plus=new, k=1)) == [new]
 
 
 def test_the_texts_of_both_languages_are_the_ones_that_are_used() -> None:

@@ -350,7 +350,9 @@ def test_attention_follows_the_pointer(opened: Opener) -> None:
     page = opened()
     wait_for_pictures(page)
     open_first(page)
+    expect(page.locator("[aria-pressed=true]")).to_have_text("Picture")
     page.get_by_role("button", name="Attention", exact=True).click()
+    expect(page.locator("[aria-pressed=true]")).to_have_text("Attention")
     expect(page.locator(".readout")).to_contain_text("Layer 1 of 1")
     maps = answered(page, f"/api/pictures/{seen(page)[0]}/attention")["from"]
     view = page.locator(".view").bounding_box()

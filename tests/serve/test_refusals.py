@@ -2,22 +2,14 @@
 
 import asyncio
 import io
-import os
-import shutil
-import struct
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-from served import NAMES, Served, failure, found, ids
+from served import NAMES, Served, failure, found, png_of
 from shapes import shape_picture
 from starlette.testclient import TestClient
-from towers import make_model
 
-from mirada.search.index import Index
 from mirada.serve.app import create_app
 from mirada.serve.guard import HEADERS, LARGEST, is_loopback
 from mirada.serve.places import PAGES
@@ -38,18 +30,6 @@ def stranger(guarded: Any) -> Iterator[TestClient]:
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A PNG of one colour, a few kilobytes whatever its size."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    packer, row = zlib.compressobj(9), bytes(1 + -(-width // 8))
-    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def refused_upload(client: TestClient, data: bytes, status: int = 400) -> str:
@@ -256,76 +236,3 @@ def test_a_browser_is_asked_for_the_token_once(stranger: TestClient) -> None:
     stranger.cookies.set("mirada", "0" * 64, domain="pictures.example")
     assert stranger.get("/api/index").status_code == 401
     assert stranger.post("/login", content=b"token=" + b"x" * 10_000).status_code == 413
-
-
-# --- the index changes under the server's feet -----------------------------------------------------------------------
-
-
-def test_a_vanished_index_is_said_and_found_again(own_index: Served, own_client: TestClient) -> None:
-    before = found(own_client, "/api/pictures")
-    away = own_index.index + ".away"
-    os.rename(own_index.index, away)
-    for path in ("/api/pictures", "/api/index", "/api/search", "/api/outliers", "/api/duplicates"):
-        assert "There is no index" in failure(own_client, 503, path, q="red")
-    health = own_client.get("/healthz")
-    assert health.status_code == 503
-    assert "There is no index" in health.json()["status"]
-    os.rename(away, own_index.index)
-    assert found(own_client, "/healthz") == {"status": "ok"}
-    assert found(own_client, "/api/pictures")["pictures"] == before["pictures"]
-
-
-def test_another_index_in_its_place_is_served_with_its_own_model(
-    own_index: Served, own_client: TestClient, tmp_path: Path
-) -> None:
-    upload = own_client.post("/api/uploads", content=(own_index.pictures / "red" / "000.png").read_bytes()).json()
-    before = found(own_client, "/api/index")
-    shutil.rmtree(own_index.index)
-    shutil.rmtree(own_index.pictures / "blue")
-    Index.update(own_index.pictures, own_index.index, model=str(make_model(seed=1).save(tmp_path / "other")))
-    after = found(own_client, "/api/index")
-    assert (before["pictures"], after["pictures"]) == (9, 6)
-    assert after["version"] != before["version"]
-    assert after["model"] != before["model"]
-    expected = Index(own_index.index).search("red", k=3, everything=True)
-    assert ids(found(own_client, "/api/search", q="red", k=3, all=True)) == [hit.id for hit in expected]
-    assert "drop it again" in failure(own_client, 404, "/api/search", plus=upload["upload"])
-
-
-@pytest.mark.parametrize("fate", ["corrupt", "removed", "a folder", "a pipe", "huge"])
-def test_a_row_outlives_its_picture(own_client: TestClient, fate: str) -> None:
-    row = found(own_client, "/api/pictures", sort="path")["pictures"][0]
-    path = Path(row["path"])
-    path.unlink()
-    if fate == "corrupt":
-        path.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    elif fate == "a folder":
-        path.mkdir()
-    elif fate == "a pipe":
-        os.mkfifo(path)
-    elif fate == "huge":
-        path.write_bytes(png_of(40_000, 40_000))
-    view = own_client.get(f"/api/pictures/{row['id']}/view")
-    assert Image.open(io.BytesIO(view.content)).size == (24, 24)
-    assert found(own_client, f"/api/pictures/{row['id']}/heat", q="red")["values"]
-    assert found(own_client, f"/api/pictures/{row['id']}/attention")["from"]
-    assert own_client.get(f"/api/pictures/{row['id']}/file").status_code == 200
-
-
-def test_a_model_that_is_gone_leaves_the_gallery(own_index: Served, tmp_path: Path) -> None:
-    index = Index.update(own_index.pictures, tmp_path / "other index", model=str(make_model().save(tmp_path / "gone")))
-    assert len(index[0]) == 9
-    shutil.rmtree(tmp_path / "gone")
-    with TestClient(create_app(Shelf(tmp_path / "other index")), base_url=BASE) as client:
-        assert found(client, "/api/pictures")["total"] == 9
-        assert "gone" in failure(client, 400, "/api/search", q="red")
-
-
-def test_words_for_a_model_without_words(own_index: Served, tmp_path: Path) -> None:
-    model = make_model(words=False).save(tmp_path / "blind to words")
-    Index.update(own_index.pictures, tmp_path / "wordless", model=str(model))
-    with TestClient(create_app(Shelf(tmp_path / "wordless")), base_url=BASE) as client:
-        assert found(client, "/api/index")["words"] is False
-        assert failure(client, 400, "/api/search", q="red")
-        number = found(client, "/api/pictures")["pictures"][0]["id"]
-        assert ids(found(client, "/api/search", plus=number, k=1)) == [number]

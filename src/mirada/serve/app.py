@@ -5,7 +5,10 @@ pages/views.js.
 """
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -28,6 +31,7 @@ from mirada.serve.shelf import NoSuchUpload, Shelf
 
 __all__ = ["create_app"]
 
+THREADS = 256  # so that those who wait for the model leave some to thumbnails
 ABOUT = "Search over the pictures of one index. Everything that the page does, a script can do as well."
 
 
@@ -35,7 +39,7 @@ def create_app(shelf: Shelf, token: str | None = None) -> ASGIApp:
     """The application for one index; with a token only for those who have it."""
     app = FastAPI(
         title="Mirada", version=__version__, description=ABOUT, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json", responses={"4XX": {"model": Failure}},
+        openapi_url="/api/openapi.json", responses={"4XX": {"model": Failure}}, lifespan=_with_threads,
     )  # fmt: skip
     metrics = Metrics()
     app.include_router(queries(shelf))
@@ -72,6 +76,12 @@ def create_app(shelf: Shelf, token: str | None = None) -> ASGIApp:
     _say_what_went_wrong(app)
     app.mount("/", Pages(directory=PAGES, html=True))
     return Guard(Counted(app, metrics), token)
+
+
+@asynccontextmanager
+async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 class Pages(StaticFiles):

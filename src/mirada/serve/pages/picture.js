@@ -60,7 +60,7 @@ function draw() {
       tool('close', 'M6 6l12 12M18 6L6 18', () => dialog.close(), { class: 'icon close' })),
     make('div', { class: 'body' },
       make('div', { class: 'stage' }, view,
-        make('div', { class: 'modes' }, ...MODES.map(mode => make('button', { type: 'button', 'data-mode': mode, 'aria-pressed': mode === state.mode, onclick: () => setMode(mode) }, say(mode)))),
+        make('div', { class: 'modes' }, ...MODES.map(mode => make('button', { type: 'button', 'data-mode': mode, 'aria-pressed': String(mode === state.mode), onclick: () => setMode(mode) }, say(mode)))),
         make('p', { class: 'readout' }, make('span', { role: 'status' }), ' ', make('input', { type: 'range', min: 1, hidden: true, 'aria-label': say('layer'), oninput: event => { state.layer = event.target.value - 1; overlay(); } }))),
       make('div', { class: 'side' },
         make('div', { class: 'actions' },
