@@ -45,6 +45,7 @@ def serve(
 def _uvicorn() -> Any:
     try:
         import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise MiradaError(
