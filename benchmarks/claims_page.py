@@ -154,7 +154,9 @@ def objects_text(rows: Rows) -> str:
     objectives = {row["state"]: row["objective"] for row in rows if row["state"] != "with labels"}
     text = f"""{table(["trained", "updates", "Jaccard", "max F", "CorLoc", "Jaccard of TokenCut"], lines)}
 
-`{one["model"]}`, {one["batch"]} of {one["train_images"]:,} pictures in an update, {one["measured"]} others measured.
+`{one["model"]}`, {one["batch"]} of {one["train_images"]:,} pictures in an update
+({longest * one["batch"] / one["train_images"]:.1f} passes), {one["measured"]} others measured, by seed
+{listed(sorted({str(row["seed"]) for row in rows}))}.
 {" ".join(f"{state}: `{objective}`." for state, objective in objectives.items())}"""
     labelled = groups.get((longest, "with labels"))
     free = {state: own for (steps, state), own in groups.items() if steps == longest and state != "with labels"}
