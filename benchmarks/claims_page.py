@@ -123,12 +123,15 @@ def scale_text(rows: Rows, name: str) -> str:
              for kind in sorted(scores, key=lambda kind: size.get(kind, 0))
              if all(amount in scores[kind] for amount in amounts)]  # fmt: skip
     gains = [scores["wide ViT"][amount] - scores["narrow ViT"][amount] for amount in amounts]
-    more = gains[-1] > gains[0]
+    measured = min(row["measured"] for row in rows if row["data"] == name)
+    noise = LEVEL * math.hypot(*(error(scores["wide ViT"][amount], scores["narrow ViT"][amount], measured)
+                                 for amount in (amounts[0], amounts[-1])))  # fmt: skip
     return f"""{table(["network", "million parameters", *(f"{amount:,} images" for amount in amounts)], lines)}
 
 From the narrow to the wide transformer, {size["wide ViT"] / size["narrow ViT"]:.0f} times the parameters, accuracy
-changes by {gains[0]:+.1f} points with {amounts[0]:,} images and by {gains[-1]:+.1f} with {amounts[-1]:,}: that width
-pays more where there is more data is {"seen" if more else "not seen"} here."""
+changes by {gains[0]:+.1f} points with {amounts[0]:,} images and by {gains[-1]:+.1f} with {amounts[-1]:,}. That width
+pays more where there is more data is {"seen" if gains[-1] > gains[0] + noise else "not seen"} here ({LEVEL:g} standard
+errors of the difference are {noise:.1f} points)."""
 
 
 def objects_text(rows: Rows) -> str:
@@ -154,8 +157,8 @@ def objects_text(rows: Rows) -> str:
     objectives = {row["state"]: row["objective"] for row in rows if row["state"] != "with labels"}
     text = f"""{table(["trained", "updates", "Jaccard", "max F", "CorLoc", "Jaccard of TokenCut"], lines)}
 
-`{one["model"]}`, {one["batch"]} of {one["train_images"]:,} pictures in an update
-({longest * one["batch"] / one["train_images"]:.1f} passes), {one["measured"]} others measured, by seed
+`{one["model"]}`, {one["batch"]} of {one["train_images"]:,} pictures in an update, {longest:,} updates being
+{longest * one["batch"] / one["train_images"]:.1f} passes; {one["measured"]} other pictures measured; seed
 {listed(sorted({str(row["seed"]) for row in rows}))}.
 {" ".join(f"{state}: `{objective}`." for state, objective in objectives.items())}"""
     labelled = groups.get((longest, "with labels"))
