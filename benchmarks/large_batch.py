@@ -24,8 +24,8 @@ import torch
 from peers import import_torchvision
 
 from mirada.data.sources import open_data
+from mirada.precision import choose_precision
 from mirada.train.folder import machine
-from mirada.train.loop import choose_precision
 
 REPORT = Path(__file__).parent.parent / "docs" / "numbers" / "large-batch.md"
 BATCHES = (64, 256, 1024, 4096)

@@ -31,9 +31,9 @@ from mirada.backbones import build, canonical
 from mirada.data.sources import Source, open_data
 from mirada.features import Backbone
 from mirada.model import Model
+from mirada.precision import choose_precision
 from mirada.preprocess import Preprocess
 from mirada.train.folder import machine
-from mirada.train.loop import choose_precision
 from mirada.train.pause import Clock
 from mirada.train.settings import parse_duration
 

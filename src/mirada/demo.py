@@ -61,8 +61,8 @@ def run_demo(folder: str, *, budget: float | None, seed: int, monitor: Monitor) 
     }  # fmt: skip
 
 
-def draw(folder: Path, on_progress: Progress) -> None:
-    """A PNG for each drawing, in a subfolder for each group. A folder that is complete is left alone."""
+def draw(folder: Path, on_progress: Progress, side: int = SIDE) -> None:
+    """A PNG of `side` pixels for each drawing, a subfolder for each group. A complete folder is left alone."""
     done = folder / "LICENCE.txt"
     if done.is_file():
         return
@@ -77,7 +77,7 @@ def draw(folder: Path, on_progress: Progress) -> None:
     def render(drawing: Drawing) -> None:
         picture = resvg_py.svg_to_bytes(
             svg_string=(svg / f"{drawing.code}.svg").read_text(encoding="utf-8"),
-            background="white", width=SIDE, height=SIDE, skip_system_fonts=True,
+            background="white", width=side, height=side, skip_system_fonts=True,
         )  # fmt: skip
         target = folder / drawing.group / f"{drawing.name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def draw(folder: Path, on_progress: Progress) -> None:
         done.write_text(
             "All emojis designed by OpenMoji, the open-source emoji and icon project (https://openmoji.org).\n"
             "License: CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/).\n"
-            f"Rendered at {SIDE}x{SIDE} pixels on white.\n",
+            f"Rendered at {side}x{side} pixels on white.\n",
             encoding="utf-8",
         )
     except OSError as error:

@@ -96,6 +96,13 @@ class Preprocess:
         canvas[:, max(-top, 0) : bottom - top, max(-left, 0) : right - left] = made
         return canvas
 
+    def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is seen of a picture so wide and high, as shares of its sides; below 0
+        and above 1 where a border is added."""
+        wide, high = self._resized(width, height)
+        left, top = self._start(wide, self.size[1]), self._start(high, self.size[0])
+        return left / wide, top / high, (left + self.size[1]) / wide, (top + self.size[0]) / high
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (..., 3, H, W) to float32: (pixels / 255 - mean) / std, on the device of `pixels`."""
         mean, std = (torch.tensor(value, device=pixels.device)[:, None, None] for value in (self.mean, self.std))

@@ -37,7 +37,7 @@ def test_vectors_are_those_of_the_model(indexed: tuple[Path, str], model_folder:
     found = contents(where)
     assert sorted(found) == sorted(str(path) for path in folder.rglob("*.png"))
     expected = make_model().encode_image(list(found), normalize=True).numpy()
-    np.testing.assert_allclose(np.stack(list(found.values())), expected, atol=1e-3)  # fp16
+    np.testing.assert_allclose(np.stack(list(found.values())), expected, atol=5e-3)  # fp16
     assert Index(where).made.model == model_folder
 
 
@@ -75,7 +75,7 @@ def test_two_files_that_change_places_and_one_that_is_replaced(indexed: tuple[Pa
     np.testing.assert_array_equal(after[str(green)], before[str(red)])
     np.testing.assert_array_equal(after[str(folder / "old.png")], before[str(blue)])
     expected = make_model().encode_image([blue], normalize=True).numpy()[0]
-    np.testing.assert_allclose(after[str(blue)], expected, atol=1e-3)
+    np.testing.assert_allclose(after[str(blue)], expected, atol=5e-3)
 
 
 def test_a_second_folder_leaves_the_first_alone(indexed: tuple[Path, str], tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_nearest_are_the_nearest(shapes_index: str) -> None:
     order = np.argsort(-(matrix @ text))[:5]
     hits = index.search("a red disc", k=5, everything=True)
     assert [hit.path for hit in hits] == rows["path"].take(order).to_pylist()
-    np.testing.assert_allclose([hit.score for hit in hits], (matrix @ text)[order], atol=1e-3)
+    np.testing.assert_allclose([hit.score for hit in hits], (matrix @ text)[order], atol=5e-3)
 
 
 def test_a_picture_finds_itself_and_filters_hold(shapes_index: str) -> None:

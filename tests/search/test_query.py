@@ -44,7 +44,6 @@ def test_a_path_is_a_picture_seen_from_the_folder(tmp_path: Path) -> None:
     [
         ("", "is empty"), ("   ", "is empty"), ("horse +", "a term missing"), ("horse + + sea", "a term missing"),
         ("0.5*", "a term missing"), ('"open', "left open"), ('"a" b', "no + or - behind"), ("beach.jpg", "no picture"),
-        ("- fruit", "only what to leave out"), ("0*horse", "only what to leave out"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(text: str, said: str) -> None:

@@ -18,10 +18,10 @@ import torch
 
 import mirada
 from mirada.errors import MiradaError
+from mirada.precision import choose_precision
 from mirada.saving import save_atomically
 from mirada.train.average import Average
 from mirada.train.checkpoint import load_checkpoint, save_checkpoint
-from mirada.train.loop import choose_precision
 from mirada.train.run import Monitor, train
 from mirada.train.settings import Settings
 

@@ -8,7 +8,21 @@ from typing import Any
 import typer
 
 from mirada import __version__
-from mirada.cli import anomalies, blend, classify, demo, doctor, evaluate, export, index, inspect, models, search, train
+from mirada.cli import (
+    anomalies,
+    blend,
+    classify,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    index,
+    inspect,
+    models,
+    search,
+    serve,
+    train,
+)  # fmt: skip
 from mirada.errors import MiradaError, Misuse
 
 __all__ = ["app", "main"]
@@ -69,7 +83,9 @@ def _stop(sentence: str, code: int) -> None:
     raise typer.Exit(code) from None
 
 
-for verb in (train, evaluate, classify, inspect, index, search, anomalies, doctor, blend, export, models, demo):
+for verb in (
+    train, evaluate, classify, inspect, index, search, serve, anomalies, doctor, blend, export, models, demo,
+):  # fmt: skip
     app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(in_one_sentence(verb.command))
 
 

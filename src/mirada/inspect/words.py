@@ -17,7 +17,7 @@ from mirada.features import Features, Layer
 from mirada.inspect.modes import evaluating
 from mirada.model import Model
 
-__all__ = ["word_gradients", "word_map"]
+__all__ = ["vector_map", "word_gradients", "word_map"]
 
 
 @torch.no_grad()
@@ -30,6 +30,13 @@ def word_map(model: Model, images: Tensor, words: Tensor) -> Tensor:
     attending to others (section 3.2 of the paper), which keeps it at its place.
     """
     model.two_towers()
+    return vector_map(model, images, words)
+
+
+@torch.no_grad()
+def vector_map(model: Model, images: Tensor, vectors: Tensor) -> Tensor:
+    """The same, (B, T, H, W), for any unit vectors (T, D) of the space of image features, such as those of pictures; a
+    text tower is not needed."""
     with evaluating(model):
         patches = _patches(model, model.prepare(images))  # (B, H, W, D)
         batch, height, width, dim = patches.shape
@@ -38,7 +45,7 @@ def word_map(model: Model, images: Tensor, words: Tensor) -> Tensor:
         if isinstance(model.backbone, ViT) and model.backbone.pooling in ("attention", "sequence"):
             pooled = model.backbone.pool(alone)
         feature = F.normalize(model.project(pooled).float(), dim=1)
-    return (feature @ words.to(feature).mT).view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return (feature @ vectors.to(feature).mT).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def word_gradients(model: Model, images: Tensor, words: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from mirada.data.images import Progress
 from mirada.errors import MiradaError
 from mirada.loading import load
 from mirada.model import Model
+from mirada.precision import choose_precision
 from mirada.search.table import FORMAT, Made
 
 __all__ = ["DEFAULT", "Embedder", "announce", "open_model", "reference"]
@@ -32,8 +34,9 @@ class Embedder(NamedTuple):
     made: Made
 
     def images(self, pixels: torch.Tensor) -> NDArray[np.float32]:
-        """Unit vectors (n, D) of uint8 pixels (n, 3, H, W)."""
-        return self.model.encode_image(self.model.preprocess.normalise(pixels), normalize=True).cpu().numpy()
+        """Unit vectors (n, D) of uint8 pixels (n, 3, H, W); computed in bfloat16 where that is faster."""
+        with self._fast():
+            return self.model.encode_image(self.model.preprocess.normalise(pixels), normalize=True).cpu().numpy()
 
     def texts(self, texts: list[str]) -> NDArray[np.float32]:
         """Unit vectors (n, D). Raises `MiradaError` for a model that sees images only."""
@@ -42,7 +45,17 @@ class Embedder(NamedTuple):
                 "The model of this index sees pictures only: search with a picture, or index with a model that also "
                 f"reads, such as {DEFAULT}."
             )
-        return self.model.encode_text(texts, normalize=True).cpu().numpy()
+        with self._fast():
+            return self.model.encode_text(texts, normalize=True).cpu().numpy()
+
+    def _fast(self) -> torch.autocast:
+        device = self.model.device
+        return torch.autocast(device.type, torch.bfloat16, enabled=_precision(device) == "bfloat16")
+
+
+@lru_cache
+def _precision(device: torch.device) -> str:
+    return choose_precision("auto", device)
 
 
 def reference(ref: str) -> str:

@@ -25,7 +25,7 @@ from mirada.search.table import Facts, create_table, exists, location, open_tabl
 from mirada.search.vectors import Nearest, Vectors, as_matrix, build_index_apart, needs_index
 from mirada.zero_shot import everyday_words
 
-__all__ = ["Hit", "Index"]
+__all__ = ["SHOWN", "SORTS", "Hit", "Index", "NoSuchPicture"]
 
 SHOWN = ("id", "path", "size", "modified", "taken", "date", "latitude", "longitude", "camera", "width", "height")
 SORTS = ("path", "size", "modified", "taken", "date", "width", "height", "camera")
@@ -33,6 +33,13 @@ SAME = 0.98  # cosine from which on a picture counts as the one that was asked w
 LIKE, UNLIKE = 0.75, 0.25  # Rocchio's weights
 NEIGHBOURS = 10  # of which a lonely picture has few that are like it
 GROWN = 0.1  # share by which an index may grow before its background is measured anew
+
+
+class NoSuchPicture(MiradaError):  # noqa: N818  # it may have been there a moment ago
+    """The index has no row of that id."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"The index has no row {number}: it may have been removed; search again.")
 
 
 class Hit(NamedTuple):
@@ -93,13 +100,13 @@ class Index:
         return self._embedder
 
     def search(
-        self, query: str | Image.Image = "", *, k: int = 10, where: str | None = None, like: Sequence[str | int] = (),
-        unlike: Sequence[str | int] = (), everything: bool = False, folder: str = "",
+        self, query: str | Image.Image | Sequence[Part] = "", *, k: int = 10, where: str | None = None,
+        like: Sequence[str | int] = (), unlike: Sequence[str | int] = (), everything: bool = False, folder: str = "",
     ) -> list[Hit]:  # fmt: skip
         """The pictures that match, best first; none if nothing does.
 
         Args:
-            query: words, a path, or a weighted sum of such, see `mirada.search.query`; or a picture.
+            query: words, a path, or a weighted sum of such, see `mirada.search.query`; or its terms; or a picture.
             k: at most so many.
             where: a condition on path, date, size and so on, see `mirada.search.filters`.
             like, unlike: pictures (paths, or ids of rows) that the query is moved towards, and away from (Rocchio 1971,
@@ -114,7 +121,7 @@ class Index:
         if k < 1:
             raise Misuse(f"Cannot find {k} pictures: ask for 1 or more.")
         allowed = None if where is None else condition(where)
-        vector, parts = self._vector(query, _seen_from(folder, like), _seen_from(folder, unlike), folder)
+        vector, parts = self.vector(query, _seen_from(folder, like), _seen_from(folder, unlike), folder)
         self.vectors.refresh()
         if not self.vectors.rows:
             return []
@@ -125,6 +132,37 @@ class Index:
         return [Hit(number, paths[number], round(float(score), 4), round(float(share), 4))
                 for number, score, share in zip(found.ids[kept].tolist(), found.scores[kept], match[kept], strict=True)
                 if number in paths]  # fmt: skip
+
+    def vector(
+        self, query: str | Image.Image | Sequence[Part], like: Sequence[str | int] = (),
+        unlike: Sequence[str | int] = (), folder: str = "",
+    ) -> tuple[NDArray[np.float32], list[tuple[str, NDArray[np.float32]]]]:  # fmt: skip
+        """The query as a unit vector (D,), and, if words alone made it, those that are asked for and their vectors."""
+        if isinstance(query, Image.Image):
+            parts = [Part(1.0, vector=self._encode_images([query])[0])]
+        elif not isinstance(query, str):
+            parts = list(query)
+        else:
+            parts = parse(query, folder) if query.strip() or not (like or unlike) else []
+        if not like and not any(part.weight > 0 for part in parts):
+            raise Misuse("The query says only what to leave out: say also what to look for.")
+        rows = self._encode(parts)
+        by_words = all(part.words is not None for part in parts) and not like
+        asked = [(part.words or "", row) for part, row in zip(parts, rows, strict=True) if part.weight > 0]
+        asked = asked if by_words else []
+        if len(rows) == 1 and not like and not unlike:
+            return rows[0], asked
+        centred = [part.weight * self._centred(row, part.words is not None)
+                   for part, row in zip(parts, rows, strict=True)]  # fmt: skip
+        vector = np.sum(centred, 0) if centred else np.zeros(self.made.dim, np.float32)
+        for chosen, weight in ((like, LIKE), (unlike, -UNLIKE)):
+            if chosen:
+                examples = np.stack([self._centred(row, False) for row in self._examples(chosen)])
+                vector = vector + weight * examples.mean(0)
+        length = float(np.linalg.norm(vector))
+        if length < 1e-6:
+            raise Misuse("The terms of the query cancel each other out: leave one out, or change a weight.")
+        return (vector / length).astype(np.float32), asked
 
     def row(self, number: int) -> dict[str, Any]:
         """What is known of one picture. Raises `MiradaError` for an id that is none."""
@@ -155,15 +193,21 @@ class Index:
     def rows(self, *, sort: str = "path", descending: bool = False, where: str | None = None, offset: int = 0,
              limit: int = 100) -> tuple[int, list[dict[str, Any]]]:  # fmt: skip
         """A page of all rows, sorted by a column, and how many there are in all. Rows without a value come last."""
+        order = self.order(sort=sort, descending=descending, where=where)
+        page = order[offset : offset + limit].tolist()
+        known = self._some(page, SHOWN)
+        return len(order), [_plain(known[number]) for number in page if number in known]
+
+    def order(self, *, sort: str = "path", descending: bool = False, where: str | None = None) -> NDArray[np.int64]:
+        """The ids of all rows, or of those that a condition holds for, sorted by a column."""
         if sort not in SORTS:
             raise Misuse(f"Cannot sort by {sort!r}: choose {', '.join(SORTS)}.")
         with storage(self.where):
             self.table.checkout_latest()
             keys = rows_of(self.table, ["id", sort], None if where is None else condition(where))
         order = keys.sort_by([(sort, "descending" if descending else "ascending"), ("id", "ascending")])
-        page = order["id"].slice(offset, limit).to_pylist()
-        known = self._some(page, SHOWN)
-        return keys.num_rows, [_plain(known[number]) for number in page if number in known]
+        ids: NDArray[np.int64] = order["id"].to_numpy()
+        return ids
 
     # --- order in the house ------------------------------------------------------------------------------------------
 
@@ -280,41 +324,13 @@ class Index:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _vector(
-        self, query: str | Image.Image, like: Sequence[str | int], unlike: Sequence[str | int], folder: str
-    ) -> tuple[NDArray[np.float32], list[tuple[str, NDArray[np.float32]]]]:
-        """The query as a unit vector, and, if words alone made it, those that are asked for."""
-        if isinstance(query, Image.Image):
-            parts, rows = [], [(1.0, self._encode_images([query])[0])]
-        else:
-            parts = parse(query, folder) if query.strip() or not (like or unlike) else []
-            rows = self._encode(parts)
-        if not parts and not rows and not like:
-            raise Misuse("The query says only what to leave out: say also what to look for.")
-        by_words = all(part.words is not None for part in parts) and not like
-        asked = [(part.words or "", vector) for part, (_, vector) in zip(parts, rows, strict=False) if part.weight > 0]
-        asked = asked if by_words else []
-        single = len(rows) == 1 and not like and not unlike
-        if single:
-            return rows[0][1], asked
-        centred = [weight * self._centred(vector, text) for (weight, vector), text in
-                   zip(rows, [part.words is not None for part in parts] or [False], strict=False)]  # fmt: skip
-        vector = np.sum(centred, 0) if centred else np.zeros(self.made.dim, np.float32)
-        for chosen, weight in ((like, LIKE), (unlike, -UNLIKE)):
-            if chosen:
-                examples = np.stack([self._centred(row, False) for row in self._examples(chosen)])
-                vector = vector + weight * examples.mean(0)
-        length = float(np.linalg.norm(vector))
-        if length < 1e-6:
-            raise Misuse("The terms of the query cancel each other out: leave one out, or change a weight.")
-        return (vector / length).astype(np.float32), asked
-
-    def _encode(self, parts: Sequence[Part]) -> list[tuple[float, NDArray[np.float32]]]:
+    def _encode(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
         words = [part.words for part in parts if part.words is not None]
         pictures = [part.picture for part in parts if part.picture is not None]
         texts = iter(self.embedder.texts(words) if words else ())
         images = iter(self._encode_images(pictures) if pictures else ())
-        return [(part.weight, next(texts if part.words is not None else images)) for part in parts]
+        return [part.vector if part.vector is not None else next(texts if part.words is not None else images)
+                for part in parts]  # fmt: skip
 
     def _encode_images(self, images: Sequence[str | Image.Image]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = self.embedder.model.encode_image(list(images), normalize=True).cpu().numpy()
@@ -390,7 +406,7 @@ class Index:
     def _row(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
         found = self._some([int(number)], ("id", *(name for name in columns if name != "id")))
         if not found:
-            raise MiradaError(f"The index has no row {number}: it may have been removed; search again.")
+            raise NoSuchPicture(number)
         return found[int(number)]
 
     def _some(self, ids: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:

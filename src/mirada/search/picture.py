@@ -10,7 +10,7 @@ from PIL import Image
 
 from mirada.data.decode import decode, open_header
 
-__all__ = ["THUMBNAIL", "Picture", "perceptual_hash", "picture"]
+__all__ = ["THUMBNAIL", "Picture", "perceptual_hash", "picture", "thumbnail"]
 
 THUMBNAIL = 256  # pixels of the longer side
 CAMERA_FOLDER, PLACE_FOLDER = 0x8769, 0x8825  # EXIF's own sub-folders
@@ -41,7 +41,7 @@ def picture(data: bytes, at_least: int | None) -> tuple[Picture, Image.Image]:
     place = exif.get_ifd(PLACE_FOLDER) if exif is not None else {}
     found = Picture(
         _taken(exif), _degrees(place, 1, 2, 90), _degrees(place, 3, 4, 180), _camera(exif), width, height,
-        perceptual_hash(image), _thumbnail(image),
+        perceptual_hash(image), thumbnail(image),
     )  # fmt: skip
     return found, image
 
@@ -59,7 +59,8 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big", signed=True)
 
 
-def _thumbnail(image: Image.Image) -> bytes:
+def thumbnail(image: Image.Image) -> bytes:
+    """WebP, `THUMBNAIL` pixels along the longer side."""
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = BytesIO()

@@ -9,7 +9,7 @@ words, whatever it looks like; what names a picture file is that picture.
 
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mirada.data.folder import is_image
 from mirada.errors import Misuse
@@ -23,17 +23,18 @@ EXAMPLE = "write it as in 'horse + 0.5*stripes - fruit'"
 
 
 class Part(NamedTuple):
-    """One term: so much of these words, or of this picture."""
+    """One term: so much of these words, or of this picture, or of a picture's vector."""
 
     weight: float
     words: str | None = None
     picture: str | None = None  # a path
+    vector: Any = None  # NDArray float32 (D,), of length 1
 
 
-def parse(text: str, folder: str = "") -> list[Part]:
-    """The terms of a query in order; paths are seen from `folder`.
+def parse(text: str, folder: str | None = "") -> list[Part]:
+    """The terms of a query in order; paths are seen from `folder`, and with None all terms are words.
 
-    Raises `Misuse` for a query that cannot be read, or asks for nothing.
+    Raises `Misuse` for a query that cannot be read.
     """
     parts: list[Part] = []
     rest, sign = text.strip(), 1.0
@@ -51,8 +52,6 @@ def parse(text: str, folder: str = "") -> list[Part]:
         if not rest:
             break
         sign, rest = -1.0 if rest[0] == "-" else 1.0, rest[1:].lstrip()
-    if not any(part.weight > 0 for part in parts):
-        raise Misuse(f"The query {text!r} says only what to leave out: say also what to look for.")
     return parts
 
 
@@ -72,8 +71,8 @@ def _term(rest: str, text: str) -> tuple[str, bool, str]:
     return rest[: found.start()].strip(), False, rest[found.start(1) :]
 
 
-def _part(weight: float, term: str, quoted: bool, folder: str) -> Part:
-    if not quoted:
+def _part(weight: float, term: str, quoted: bool, folder: str | None) -> Part:
+    if not quoted and folder is not None:
         path = os.path.join(folder, os.path.expanduser(term))
         if os.path.isfile(path):
             return Part(weight, picture=path)

@@ -21,7 +21,7 @@ from mirada.train.optimiser import rate_at, set_rates
 from mirada.train.parts import gradients
 from mirada.train.settings import Settings
 
-__all__ = ["NotFinite", "Step", "choose_precision", "train_loop"]
+__all__ = ["NotFinite", "Step", "train_loop"]
 
 LOOKS = 20  # at the gradients of single terms, in a run
 
@@ -144,27 +144,3 @@ def to_device(batch: dict[str, dict[str, Tensor]], device: torch.device) -> dict
                 layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
                 moved[id(tensor)] = tensor.to(device, non_blocking=True, memory_format=layout)
     return {name: {key: moved[id(tensor)] for key, tensor in views.items()} for name, views in batch.items()}
-
-
-def choose_precision(setting: str, device: torch.device) -> str:
-    """What "auto" means on this machine: bfloat16 where a matrix product in it is at least 1.5 times as fast.
-
-    Measured, because processors without bfloat16 units emulate it slowly and none of the names tells.
-    """
-    if setting != "auto":
-        return setting
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if device.type != "cpu":
-        return "float32"
-
-    def seconds(dtype: torch.dtype) -> float:
-        x, w = torch.randn(1024, 512, dtype=dtype), torch.randn(512, 512, dtype=dtype)
-        times = []
-        for _ in range(8):
-            begun = time.perf_counter()
-            nn.functional.linear(x, w)
-            times.append(time.perf_counter() - begun)
-        return min(times)
-
-    return "bfloat16" if seconds(torch.bfloat16) * 1.5 < seconds(torch.float32) else "float32"

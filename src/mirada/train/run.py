@@ -27,6 +27,7 @@ from mirada.loading import load
 from mirada.memory import keep_freed_memory
 from mirada.model import Model
 from mirada.objectives import OBJECTIVES, Learner, Pairs, TwoTowers
+from mirada.precision import choose_precision
 from mirada.preprocess import Preprocess
 from mirada.processes import agreed, alone, any_of, joined, processes, rank, start_alike
 from mirada.train.average import Average
@@ -37,7 +38,7 @@ from mirada.train.folder import RunFolder
 from mirada.train.freeze import freeze
 from mirada.train.interrupt import stop_between_steps
 from mirada.train.log import check_logs, open_logs
-from mirada.train.loop import NotFinite, Step, choose_precision, train_loop
+from mirada.train.loop import NotFinite, Step, train_loop
 from mirada.train.lora import add_lora, merge_lora
 from mirada.train.optimiser import build_optimisers
 from mirada.train.pause import Clock
