@@ -85,7 +85,12 @@ def crossing(rows: Rows, name: str, other: str) -> str:
         ahead = "ahead" if max(signs) > 0 else "behind"
         level = [f"{images:,}" for images, sign in zip(both, signs, strict=True) if not sign]
         verdict = f"the curves do not cross: ViT is {ahead}" + (f", level with {listed(level)} images" if level else "")
-    return f"- {name}, ViT beside {other}: {numbers} points from {both[0]:,} to {both[-1]:,} images; {verdict}."
+    noise = LEVEL * math.hypot(*(error(ours[images], theirs[images], measured) for images in (both[0], both[-1])))
+    gains = leads[-1] - leads[0]
+    change = "it gains on the other with more data" if gains > noise else "it falls behind with more data"
+    change = change if abs(gains) > noise else "more data neither help nor harm it more than the other"
+    return (f"- {name}, ViT beside {other}: {numbers} points from {both[0]:,} to {both[-1]:,} images; {verdict}; "
+            f"{change}.")  # fmt: skip
 
 
 def bias_text(rows: Rows) -> str:
