@@ -49,7 +49,8 @@ def look(options: argparse.Namespace) -> None:
 
 def write(options: argparse.Namespace) -> None:
     records, docs = options.records, options.docs
-    rows = newest([json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()])
+    recorded = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    rows = newest(recorded)
     bias = of(rows, "bias")
     if distances := of(rows, "distance"):
         save(distance_figure([row for row in distances if row["seed"] == 0]), "claims-distance.png", docs)
@@ -57,7 +58,7 @@ def write(options: argparse.Namespace) -> None:
         save(bias_figure(bias), "claims-bias.png", docs)
     if wide := [row for row in bias if row["kind"] == "wide ViT"]:
         save(scale_figure(bias, wide[0]["data"]), "claims-scale.png", docs)
-    (docs / "claims.md").write_text(page(rows), encoding="utf-8")
+    (docs / "claims.md").write_text(page(recorded), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:

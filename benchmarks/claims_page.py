@@ -85,7 +85,12 @@ def crossing(rows: Rows, name: str, other: str) -> str:
         ahead = "ahead" if max(signs) > 0 else "behind"
         level = [f"{images:,}" for images, sign in zip(both, signs, strict=True) if not sign]
         verdict = f"the curves do not cross: ViT is {ahead}" + (f", level with {listed(level)} images" if level else "")
-    return f"- {name}, ViT beside {other}: {numbers} points from {both[0]:,} to {both[-1]:,} images; {verdict}."
+    noise = LEVEL * math.hypot(*(error(ours[images], theirs[images], measured) for images in (both[0], both[-1])))
+    gains = leads[-1] - leads[0]
+    change = "it gains on the other with more data" if gains > noise else "it falls behind with more data"
+    change = change if abs(gains) > noise else "more data neither help nor harm it more than the other"
+    return (f"- {name}, ViT beside {other}: {numbers} points from {both[0]:,} to {both[-1]:,} images; {verdict}; "
+            f"{change}.")  # fmt: skip
 
 
 def bias_text(rows: Rows) -> str:
@@ -123,12 +128,15 @@ def scale_text(rows: Rows, name: str) -> str:
              for kind in sorted(scores, key=lambda kind: size.get(kind, 0))
              if all(amount in scores[kind] for amount in amounts)]  # fmt: skip
     gains = [scores["wide ViT"][amount] - scores["narrow ViT"][amount] for amount in amounts]
-    more = gains[-1] > gains[0]
+    measured = min(row["measured"] for row in rows if row["data"] == name)
+    noise = LEVEL * math.hypot(*(error(scores["wide ViT"][amount], scores["narrow ViT"][amount], measured)
+                                 for amount in (amounts[0], amounts[-1])))  # fmt: skip
     return f"""{table(["network", "million parameters", *(f"{amount:,} images" for amount in amounts)], lines)}
 
 From the narrow to the wide transformer, {size["wide ViT"] / size["narrow ViT"]:.0f} times the parameters, accuracy
-changes by {gains[0]:+.1f} points with {amounts[0]:,} images and by {gains[-1]:+.1f} with {amounts[-1]:,}: that width
-pays more where there is more data is {"seen" if more else "not seen"} here."""
+changes by {gains[0]:+.1f} points with {amounts[0]:,} images and by {gains[-1]:+.1f} with {amounts[-1]:,}. That width
+pays more where there is more data is {"seen" if gains[-1] > gains[0] + noise else "not seen"} here ({LEVEL:g} standard
+errors of the difference are {noise:.1f} points)."""
 
 
 def objects_text(rows: Rows) -> str:
@@ -154,7 +162,9 @@ def objects_text(rows: Rows) -> str:
     objectives = {row["state"]: row["objective"] for row in rows if row["state"] != "with labels"}
     text = f"""{table(["trained", "updates", "Jaccard", "max F", "CorLoc", "Jaccard of TokenCut"], lines)}
 
-`{one["model"]}`, {one["batch"]} of {one["train_images"]:,} pictures in an update, {one["measured"]} others measured.
+`{one["model"]}`, {one["batch"]} of {one["train_images"]:,} pictures in an update, {longest:,} updates being
+{longest * one["batch"] / one["train_images"]:.1f} passes; {one["measured"]} other pictures measured; seed
+{listed(sorted({str(row["seed"]) for row in rows}))}.
 {" ".join(f"{state}: `{objective}`." for state, objective in objectives.items())}"""
     labelled = groups.get((longest, "with labels"))
     free = {state: own for (steps, state), own in groups.items() if steps == longest and state != "with labels"}

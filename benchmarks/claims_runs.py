@@ -45,7 +45,7 @@ STATES = {  # DINO as it learned most in five minutes on CIFAR-10 (docs/objectiv
     "with labels": "supervised",
     "DINO": f"dino(first={VIEW}, second={VIEW}, small=0, prototypes=256, teacher_temperature=0.01, "
             "early_temperature=0.01, momentum=0.97)",
-    "DINO, its own views and temperature": "dino(small=0, prototypes=256)",
+    "DINO with its own views": "dino(small=0, prototypes=256)",
 }  # fmt: skip
 
 

@@ -83,7 +83,7 @@ C="python benchmarks/claims.py"
 $C train CIFAR10 --name "$D" --runs runs/claims --kinds ViT CoAtNet ResNet
 $C train CIFAR10 --name "$D" --runs runs/claims --kinds "narrow ViT" "wide ViT" --shares 0.02 1
 $C train IMAGENETTE --name "$I" --runs runs/claims --kinds ViT CoAtNet ResNet
-$C train CIFAR10 --name "$D" --runs runs/longer --kinds ViT --shares 0.02 1 --steps 1000
+$C train CIFAR10 --name "$D" --runs runs/longer --kinds ViT --shares 0.02 1 --steps 800
 $C distance CIFAR10 --name "$D" --runs runs/claims
 $C distance CIFAR10 --name "$D" --runs runs/longer
 $C objects EMOJI/all.parquet PHOTOGRAPHS/all.parquet --runs runs/claims
@@ -93,8 +93,8 @@ $C page
 ```
 
 CIFAR10 and IMAGENETTE are folders with train.parquet and test.parquet or val.parquet (columns image, label,
-label_name). More seeds: `--seeds 1 2`. DINO with its own views and temperature: `--states`. Runs are
-counted in updates, so a slower machine changes nothing but the time."""
+label_name). More seeds: `--seeds 1 2`. DINO with its own views: `--states`. Runs are counted in
+updates, so a slower machine changes nothing but the time. Attention by depth is read off the longest runs."""
 
 
 def table(head: list[str], lines: list[list[str]]) -> str:

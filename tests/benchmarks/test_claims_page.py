@@ -59,7 +59,7 @@ def test_page_and_figures_are_written(tmp_path: Path) -> None:
     assert {file.stem for file in (tmp_path / "images").iterdir()} == {"claims-bias", "claims-distance", "claims-scale"}
     assert "ViT beside CoAtNet: -9.0, -5.0, +10.0 points" in text
     assert "the curves cross between 100 and 1,000 images" in text
-    assert "ViT is behind, level with 1,000 images" in text
+    assert "ViT is behind, level with 1,000 images; it gains on the other with more data" in text
     assert "| dots | ViT | 31.0 (30.0 to 32.0) | 50.0 |  | 70.0 |" in text
     assert "by -2.0 points with 20 images and by +35.0 with 1,000" in text
     assert "Both halves of the claim are seen here" in text

@@ -22,6 +22,7 @@
 # %%
 import io
 import os
+import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -45,7 +46,9 @@ from mirada.train.settings import Settings
 
 SHORT = os.environ.get("MIRADA_SHORT") == "1"
 PICTURES, STEPS, SICK_STEPS = (80, 4, 4) if SHORT else (1500, 500, 120)
+os.chdir(tempfile.mkdtemp())  # pictures and runs are kept there, and nothing beside this notebook
 random = np.random.default_rng(0)
+generator = torch.manual_seed(0)
 
 # %% [markdown] en
 # ## Pictures without labels
@@ -84,7 +87,7 @@ def picture(side=48):
 
 for split, count in (("train", PICTURES), ("test", PICTURES // 10)):
     for folder in ("images", "masks"):
-        Path("data", split, folder).mkdir(parents=True)
+        Path("data", split, folder).mkdir(parents=True, exist_ok=True)
     for number in range(count):
         scene, mask = picture()
         scene.save(f"data/{split}/images/{number:04}.png")
@@ -110,7 +113,6 @@ figure
 
 # %%
 canvases, aspects = zip(*(to_canvas(scene.convert("RGB"), 48) for scene in scenes[:6]), strict=True)
-generator = torch.Generator().manual_seed(0)
 views = [
     AUGMENTATIONS[name](torch.stack(canvases), torch.tensor(aspects), (48, 48), generator)
     for name in ("dino", "dino-second")
@@ -129,7 +131,8 @@ figure
 #
 # There is an easy way out: always give the same answer. Two things stand against it. *Centring* subtracts from the
 # teacher's scores what they are in the mean, so no prototype can win every time; *sharpening* (a low temperature)
-# forces a decision, so an answer cannot be "all of them alike". Each alone leads to the other's collapse.
+# forces a decision, so an answer cannot be "all of them alike". Each alone leads to the collapse that the other
+# prevents.
 
 # %% [markdown] es
 # ## La idea en unas pocas líneas
@@ -190,15 +193,18 @@ for name in ("health/dino_information", "health/dino_prototypes", "health/rank",
 # ## Collapse
 #
 # Now the same without a working centre: `centre_momentum=1` means that the running mean never moves. The loss falls
-# beautifully, faster than before. It is the loss of somebody who has found the easy way out; that is why one must
-# never judge such a run by its loss.
+# beautifully, far below that of the healthy run. It is the loss of somebody who has found the easy way out: the
+# answers tell hardly anything about which picture it is (right). That is why one must never judge such a run by its
+# loss. The doctor speaks of the first sign that it finds, here of targets that are nearly labels, and always the same.
 
 # %% [markdown] es
 # ## Colapso
 #
 # Ahora lo mismo, pero sin un centrado que funcione: con `centre_momentum=1` la media móvil no se mueve nunca. La
-# pérdida baja de maravilla, más rápido que antes. Es la pérdida de quien ha encontrado la salida fácil; por eso una
-# ejecución así nunca debe juzgarse por su pérdida.
+# pérdida baja de maravilla, muy por debajo de la que tenía la ejecución sana. Es la pérdida de quien ha encontrado la
+# salida fácil: las respuestas apenas dicen nada de qué imagen se trata (a la derecha). Por eso una ejecución así nunca
+# debe juzgarse por su pérdida. El doctor habla del primer síntoma que encuentra: aquí, objetivos que son casi
+# etiquetas, y siempre las mismas.
 
 # %%
 sick = "dino(hidden=64, bottleneck=32, prototypes=64, small=2, centring='mean', centre_momentum=1.0)"
@@ -222,15 +228,15 @@ figure
 # ## Where are the things?
 #
 # The most surprising thing about DINO: the attention of its class token follows the objects, although nobody ever
-# said what an object is. Above all with large networks and days of training; ours is tiny, so look closely. Each head
-# of the last layer:
+# said what an object is. That takes large networks and days of training; ours is tiny and had minutes, so do not
+# expect much. Each head of the last layer, counted from 0:
 
 # %% [markdown] es
 # ## ¿Dónde están las cosas?
 #
 # Lo más sorprendente de DINO: la atención de su *class token* sigue a los objetos, aunque nadie le haya dicho nunca
-# qué es un objeto. Se ve sobre todo en redes grandes y con días de entrenamiento; la nuestra es diminuta, así que hay
-# que fijarse bien. Cada cabeza de la última capa:
+# qué es un objeto. Para eso hacen falta redes grandes y días de entrenamiento; la nuestra es diminuta y solo ha tenido
+# unos minutos, así que no conviene esperar mucho. Cada cabeza de la última capa, contadas desde 0:
 
 # %%
 model = mirada.load("healthy")
@@ -265,18 +271,27 @@ for name, key in (("attention", ""), ("TokenCut", "token-cut/")):
 print(f"{'a box':10} {found['centre/jaccard']:.2f}")
 
 # %% [markdown] en
+# In the run that is kept here attention overlaps more with the things than before training, but less than the box, and
+# TokenCut got worse: by its own rule this network does not know yet where things are. What larger ones know, and for
+# how long they were trained: [arXiv:2104.14294](https://arxiv.org/abs/2104.14294), figure 4.
+#
 # ## To try
 #
-# 1. Cure the sick run: which one change of `sick` is enough? (The doctor said it.)
+# 1. Cure the sick run. Is the doctor's advice enough, or does the centre have to move again (`centre_momentum=0.9`)?
 # 2. `teacher_temperature=0.002, early_temperature=0.002`: another disease. Which?
 # 3. `centring='mean'` with `centre_momentum=0.9` and a learning rate of 0.1: and this one?
 # 4. Train longer, with smaller patches (`vit-pico/4`). Do attention and TokenCut get better alike?
 # 5. Your own photographs: `mirada train photos/ --objective dino`, then `mirada inspect`.
 
 # %% [markdown] es
+# En la ejecución que se guarda aquí, la atención coincide con las cosas más que antes de entrenar, pero menos que la
+# caja, y TokenCut ha empeorado: según nuestra propia regla, esta red todavía no sabe dónde están las cosas. Qué saben
+# las redes mayores y cuánto se entrenaron: [arXiv:2104.14294](https://arxiv.org/abs/2104.14294), figura 4.
+#
 # ## Para probar
 #
-# 1. Cura la ejecución enferma: ¿qué único cambio en `sick` es suficiente? (El doctor ya lo dijo.)
+# 1. Cura la ejecución enferma. ¿Basta con el consejo del doctor o tiene que volver a moverse el centro
+#    (`centre_momentum=0.9`)?
 # 2. `teacher_temperature=0.002, early_temperature=0.002`: otra enfermedad. ¿Cuál?
 # 3. `centring='mean'` con `centre_momentum=0.9` y una tasa de aprendizaje de 0.1: ¿y esta?
 # 4. Entrena más tiempo y con parches más pequeños (`vit-pico/4`). ¿Mejoran por igual la atención y TokenCut?
