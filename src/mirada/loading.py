@@ -18,6 +18,7 @@ from mirada.errors import MiradaError
 from mirada.language import call
 from mirada.model import MODEL_FORMAT, Design, Model
 from mirada.preprocess import Preprocess
+from mirada.shipped import shipped_folder
 
 __all__ = ["known_names", "load", "untrained"]
 
@@ -31,9 +32,10 @@ def load(
     """A model from its reference.
 
     Args:
-        ref: a folder that Mirada saved (a run's folder too); a size name such as `vit-s/16` (random weights); a folder
-            that transformers, timm or open_clip saved; or a published name: `timm:NAME`, `hf:ORG/NAME`,
-            `open_clip:NAME[/TAG]`, `openai:NAME`, `dino:NAME`, `mae:NAME`, `vissl:NAME`, `torchvision:NAME`.
+        ref: a folder that Mirada saved (a run's folder too); `mirada:emoji`, which comes with the package; a size name
+            such as `vit-s/16` (random weights); a folder that transformers, timm or open_clip saved; or a published
+            name: `timm:NAME`, `hf:ORG/NAME`, `open_clip:NAME[/TAG]`, `openai:NAME`, `dino:NAME`, `mae:NAME`,
+            `vissl:NAME`, `torchvision:NAME`.
         weights: a file of the reference's own layout to read instead of what is published: safetensors, or a state
             dictionary of PyTorch's, of which only tensors are read. Nothing is ever unpickled into objects.
         device: cpu, cuda or mps.
@@ -43,7 +45,8 @@ def load(
         MiradaError: no such reference (the nearest is named), a damaged folder or file, one that cannot be had, or
             tensors that do not fill the model one for one.
     """
-    where, folder = choose_device(device), Path(ref)
+    where = choose_device(device)
+    folder = shipped_folder(os.fspath(ref)) or Path(ref)
     if folder.is_dir():
         model = _load_folder(folder, weights)
     elif published_family(os.fspath(ref)):

@@ -10,6 +10,7 @@ from mirada.checkpoints.released import RELEASED
 from mirada.cli import models
 from mirada.cli.main import app
 from mirada.loading import known_names
+from mirada.shipped import SHIPPED
 from mirada.preprocess import Preprocess
 from mirada.text import TextDesign
 from mirada.tokenizer import CANONICAL, TokenizerDesign
@@ -31,7 +32,7 @@ def document(*arguments: str) -> Any:
 
 def test_the_document_has_every_model() -> None:
     rows = document()
-    assert [row["name"] for row in rows] == [*known_names(), *RELEASED]
+    assert [row["name"] for row in rows] == [*known_names(), *SHIPPED, *RELEASED]
     small = next(row for row in rows if row["name"] == "vit-s/16")
     assert {
         "name": "vit-s/16",

@@ -19,7 +19,13 @@ STORY = {
   vision transformer          {accuracy}   (95% interval {low} to {high}; {seconds} s of training)
 
 See what it learned and where it looks:  {report}
-Use it:  mirada classify {run} PICTURE.png""",
+Use it:  mirada classify {run} PICTURE.png
+
+The model that comes with Mirada, mirada:emoji, knows words and has never seen drawings of this style:
+{searches}
+  by words alone, the right group of nine   {sorted}
+
+See every search, and where it looks:  {page}""",
     "es": """\
 {drawings} dibujos en {groups} grupos; {held_out} apartados para medir
 
@@ -28,7 +34,13 @@ Use it:  mirada classify {run} PICTURE.png""",
   transformer de visión             {accuracy}   (intervalo del 95 %: de {low} a {high}; {seconds} s de entrenamiento)
 
 Mira lo que ha aprendido y dónde mira:  {report}
-Úsalo:  mirada classify {run} IMAGEN.png""",
+Úsalo:  mirada classify {run} IMAGEN.png
+
+El modelo que viene con Mirada, mirada:emoji, entiende palabras y nunca ha visto dibujos de este estilo:
+{searches}
+  solo con palabras, el grupo correcto de nueve   {sorted}
+
+Mira todas las búsquedas y dónde mira el modelo:  {page}""",
 }
 
 
@@ -51,7 +63,7 @@ def command(
     with blame_the_command():
         seconds = None if budget is None else parse_duration(budget)
     with Screen() as screen:
-        result = run_demo(out, budget=seconds, seed=seed, monitor=screen)
+        result = run_demo(out, budget=seconds, seed=seed, monitor=screen, language=language)
     if as_json:
         print_json(result)
     else:
@@ -73,10 +85,16 @@ def story(result: dict[str, Any], language: str) -> str:
     def count(number: int) -> str:
         return f"{number:,}" if language == "en" else f"{number:,}".replace(",", ".")
 
+    words = result["words"]
+    told = [
+        one for spoken in ("en", "es") for one in [one for one in words["searches"] if one["language"] == spoken][:2]
+    ]
     low, high = (percent(bound).strip() for bound in result["interval"])
     return STORY[language].format(
         drawings=count(result["drawings"]), groups=len(result["groups"]), held_out=count(result["held_out"]),
         chance=percent(result["chance"]), nearest=percent(result["nearest_pixels"]),
         accuracy=percent(result["metrics"]["val/accuracy"]), low=low, high=high,
         seconds=round(result["train_seconds"]), report=result["report"], run=shlex.quote(result["run"]),
+        searches="\n".join(f"  {one['query']:<20}{', '.join(one['found'][:3])}" for one in told),
+        sorted=percent(words["sorted"]), page=words["page"],
     )  # fmt: skip

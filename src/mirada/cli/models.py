@@ -17,6 +17,7 @@ LABEL = 12  # columns before what is said of one model
 Row = dict[str, Any]
 PARTS: dict[str, Callable[[Row], Any]] = {  # of the list; a row is in the first that it belongs to
     "Sizes to train": lambda row: "source" not in row,
+    "With this package, for images and words": lambda row: row["source"] == "mirada",
     "Published, for images and words": lambda row: row["text_parameters"],
     "Published, for images and labels": lambda row: row["head"],
     "Published, for images": bool,
