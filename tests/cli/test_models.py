@@ -10,8 +10,8 @@ from mirada.checkpoints.released import RELEASED
 from mirada.cli import models
 from mirada.cli.main import app
 from mirada.loading import known_names
-from mirada.shipped import SHIPPED
 from mirada.preprocess import Preprocess
+from mirada.shipped import SHIPPED
 from mirada.text import TextDesign
 from mirada.tokenizer import CANONICAL, TokenizerDesign
 
