@@ -13,6 +13,7 @@ from mirada.errors import MiradaError
 from mirada.loading import known_names, untrained
 from mirada.model import Design, Model, Projection
 from mirada.preprocess import Preprocess
+from mirada.shipped import SHIPPED
 from mirada.text import TextDesign
 
 
@@ -57,7 +58,7 @@ def test_the_table_of_sizes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_list_has_every_size_and_published_model() -> None:
     rows = catalogue()
-    assert [row["name"] for row in rows] == [*known_names(), *RELEASED]
+    assert [row["name"] for row in rows] == [*known_names(), *SHIPPED, *RELEASED]
     keys = {"name", "family", "architecture", "parameters", "gflops", "size", "dim", "stride", "head",
             "text_parameters"}  # fmt: skip
     assert all(row.keys() >= keys for row in rows)

@@ -249,6 +249,7 @@ def test_chips_turn_and_go(opened: Opener) -> None:
 
 def test_a_picture_is_chosen_or_dropped(opened: Opener, served_index: Served) -> None:
     page = opened()
+    page.locator(".tile.here").first.wait_for()
     file = served_index.pictures / "blue" / "012.png"
     page.locator("#choose").set_input_files(file)
     expect(page.locator(".chip img")).to_have_count(1)
@@ -271,6 +272,7 @@ def test_a_picture_is_chosen_or_dropped(opened: Opener, served_index: Served) ->
 
 def test_what_is_no_picture_is_said(opened: Opener) -> None:
     page = opened()
+    page.locator(".tile.here").first.wait_for()
     page.locator("#choose").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"<html>"})
     expect(page.locator("#status .wrong")).to_be_visible()
     expect(page.locator(".chip")).to_have_count(0)
