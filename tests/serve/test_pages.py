@@ -31,6 +31,7 @@ DESKTOP, PHONE = {"width": 1100, "height": 700}, {"width": 390, "height": 800}
 TILE = ".tile:not([hidden])"
 TOKEN = "open sesame"
 NOTHING = "qzxv wkjhq"  # which no index knows
+expect.set_options(timeout=15_000)  # milliseconds: whoever runs tests may be busy
 
 
 def running(app: Any) -> Iterator[str]:
