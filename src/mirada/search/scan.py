@@ -77,9 +77,9 @@ def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
     into is listed, and what vanishes meanwhile is gone."""
     found: list[Entry] = []
     unreadable: list[Skipped] = []
-    todo, seen = [root], set()
-    while todo:
-        folder = todo.pop()
+    waiting, seen = [root], set()
+    while waiting:
+        folder = waiting.pop()
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
@@ -90,7 +90,7 @@ def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     if entry.is_dir():
-                        todo.append(entry.path)
+                        waiting.append(entry.path)
                     elif is_image(entry.name):
                         try:
                             found.append(_entry(entry.path, entry.stat()))
