@@ -92,9 +92,7 @@ def main() -> None:
                 if way == "both towers":
                     blended = Path(folder) / f"blend-{seed}"
                     mirada("blend", REF, out, "--weight", 0.5, "--out", blended)
-                    found.setdefault("both towers, blended half and half (WiSE-FT)", []).append(
-                        scores(str(blended), *tests)
-                    )
+                    found.setdefault(BLENDED, []).append(scores(str(blended), *tests))
     lines = [
         f"| {way} | {' | '.join(f'{sum(column) / len(column):.1f}' for column in zip(*rows, strict=True))} |"
         for way, rows in found.items()
