@@ -1,12 +1,13 @@
 """Objects found without labels, on pictures of which every pixel of the object is known: drawings on photographs.
 
     python benchmarks/objects.py prepare TUXPAINT/all.parquet PHOTOGRAPHS/all.parquet composites.parquet
+    python benchmarks/objects.py time composites.parquet
     python benchmarks/objects.py measure composites.parquet runs/mine dino:dino_vits8 vit-s/16
 
 `prepare` puts each transparent drawing at a random place and size on a photograph, by a seed, and writes columns image
-and mask, which is the drawing's own transparency. `measure` times each method on one image of 224 pixels of a ViT-S/8
-(784 patches) and scores each REF, the same with random weights, and the centre prior: docs/numbers/objects.md. Use a
-machine that does nothing else.
+and mask, which is the drawing's own transparency. `time` times each method on one image of 224 pixels of a ViT-S/8
+(784 patches), on a machine that does nothing else: docs/numbers/object-times.md. `measure` scores each REF, the same
+with random weights, and the centre prior: docs/numbers/objects.md.
 """
 
 import argparse
@@ -40,7 +41,8 @@ from mirada.inspect.objects.token_cut import token_cut
 from mirada.loading import load
 from mirada.train.folder import machine
 
-REPORT = Path(__file__).parent.parent / "docs" / "numbers" / "objects.md"
+NUMBERS = Path(__file__).parent.parent / "docs" / "numbers"
+TIMES, SCORES = NUMBERS / "object-times.md", NUMBERS / "objects.md"
 SIDE, NEWLINE = 224, "\n"
 SHARES = (0.25, 0.75)  # of the picture's shorter side, the drawing's longer side
 
@@ -115,12 +117,12 @@ def dense_cut(features: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(y > y.mean()).view(features.shape[:2])
 
 
-def times(data: Path, images: int = 8) -> list[str]:
-    """Rows of the table of times, medians over images; and whether the fast cut is the formula's."""
+def take_times(options: argparse.Namespace, images: int = 8) -> None:
+    """Medians over images; and whether the fast cut is the formula's."""
     torch.manual_seed(0)
     backbone = build("vit-s/8").eval()
     model = load("vit-s/8")
-    source = open_data(data).splits["all"]
+    source = open_data(options.data).splits["all"]
     rows: dict[str, list[float]] = {}
     same = []
     for index in range(min(images, len(source))):
@@ -148,8 +150,25 @@ def times(data: Path, images: int = 8) -> list[str]:
         f"| {name} | {statistics.median(found):.1f} | {min(found):.1f} to {max(found):.1f} |"
         for name, found in rows.items()
     ]
-    return [*lines, "", f"Patches on the same side as in the dense problem: {100 * statistics.mean(same):.2f}%, over "
-            f"{len(same)} images."]  # fmt: skip
+    TIMES.write_text(
+        f"""# Objects without labels: time
+
+One image of {SIDE} pixels, ViT-S/8 with random weights, {(SIDE // 8) ** 2} patches; milliseconds, the median of
+five runs, median and range over {len(same)} images. What is below the features needs them; they are counted once.
+
+| what | ms | from, to |
+|---|---|---|
+{NEWLINE.join(lines)}
+
+Patches on the same side as in the dense problem: {100 * statistics.mean(same):.2f}%.
+
+Machine: {machine()}; scipy {version("scipy")}; seed 0.
+
+Repeat: `python benchmarks/objects.py time composites.parquet`, of what `prepare` wrote (see [objects](objects.md))
+""",
+        encoding="utf-8",
+    )
+    print(TIMES.read_text(encoding="utf-8"))
 
 
 def scores(name: str, ref: str, data: Path, seed: int) -> list[str]:
@@ -178,26 +197,14 @@ def row(who: str, method: str, key: str, plain: dict[str, float], refined: dict[
 
 def measure(options: argparse.Namespace) -> None:
     data: Path = options.data
-    fast = times(data)
-    named = [(name, ref) for name, _, ref in (one.rpartition("=") for one in options.refs)]
     lines = []
-    for name, ref in named:
-        lines += scores(name or Path(ref).name, ref, data, options.seed)
+    for one in options.refs:
+        name, _, ref = one.rpartition("=")
+        lines += scores(name or ref, ref, data, options.seed)
         print("\n".join(lines[-9:]), file=sys.stderr, flush=True)
     count = len(open_data(data).splits["all"])
-    REPORT.write_text(
-        f"""# Objects without labels
-
-## Time
-
-One image of {SIDE} pixels, ViT-S/8 with random weights, {(SIDE // 8) ** 2} patches; milliseconds, the median of
-five runs, median and range over eight images.
-
-| what | ms | from, to |
-|---|---|---|
-{NEWLINE.join(fast)}
-
-## Scores
+    SCORES.write_text(
+        f"""# Objects without labels: scores
 
 {count} drawings (Tux Paint's stamps) at random places and sizes on photographs, {SIDE} pixels; the mask is the
 drawing's own transparency. In percent; what is measured, and how, is said in `mirada.evaluate.objects`. The head of
@@ -215,7 +222,7 @@ Repeat: `python benchmarks/objects.py prepare TUXPAINT/all.parquet PHOTOGRAPHS/a
 """,
         encoding="utf-8",
     )
-    print(REPORT.read_text(encoding="utf-8"))
+    print(SCORES.read_text(encoding="utf-8"))
 
 
 def shown(ref: str) -> str:
@@ -234,7 +241,11 @@ def main() -> None:
     verb.add_argument("--count", type=int, default=400)
     verb.add_argument("--seed", type=int, default=0)
     verb.set_defaults(run=prepare)
-    verb = verbs.add_parser("measure", help="time the methods and score models; a REF may be written NAME=REF")
+    verb = verbs.add_parser("time", help="time the methods")
+    verb.add_argument("data", type=Path)
+    verb.set_defaults(run=take_times)
+
+    verb = verbs.add_parser("measure", help="score models; a REF may be written NAME=REF")
     verb.add_argument("data", type=Path)
     verb.add_argument("refs", nargs="+", metavar="REF")
     verb.add_argument("--seed", type=int, default=0)

@@ -10,6 +10,7 @@ from mirada.backbones import SIZES, build
 from mirada.checkpoints.published import describe_published, published_family
 from mirada.checkpoints.released import RELEASED, Released
 from mirada.data.images import Progress
+from mirada.device import without_values
 from mirada.errors import MiradaError
 from mirada.language import call
 from mirada.loading import known_names, load, untrained
@@ -82,14 +83,14 @@ def describe(ref: str, on_progress: Progress | None = None) -> dict[str, Any]:
     if Path(ref).is_dir():
         return describe_model(load(ref))
     if published_family(ref) is None:
-        with torch.device("meta"):
+        with without_values():
             model = untrained(ref)
         return describe_model(model)
     plan, facts = describe_published(ref, on_progress)
     known = RELEASED.get(ref)
     row = _unknown(ref) if known is None else _released(ref, known)
     if plan is not None:
-        with torch.device("meta"):
+        with without_values():
             model = Model.from_design(plan.design, plan.vocabulary)
         row |= describe_model(model) | {"name": ref}
     told = {key: value for key, value in facts.items() if value is not None or row.get(key) is None}
@@ -128,7 +129,7 @@ def multiply_adds(architecture: str, size: Sequence[int]) -> int:
     """Of a backbone, for one image (height, width)."""
     from torch.utils.flop_counter import FlopCounterMode  # which takes its time
 
-    with torch.device("meta"):
+    with without_values():
         backbone = build(architecture).eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter:
             backbone(torch.empty(1, 3, *size))
@@ -138,7 +139,7 @@ def multiply_adds(architecture: str, size: Sequence[int]) -> int:
 def _size(name: str) -> dict[str, Any]:
     """The row of a size name. One that is not in the table is counted."""
     if name not in SIZED:
-        with torch.device("meta"):
+        with without_values():
             return {"name": name} | measure(untrained(name))
     parameters, gflops, dim, stride = SIZED[name]
     return {

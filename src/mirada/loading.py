@@ -13,7 +13,7 @@ from mirada.backbones import SIZES, build
 from mirada.checkpoints import table
 from mirada.checkpoints.published import local_folder, open_published, published_family
 from mirada.checkpoints.weights import open_weights
-from mirada.device import choose_device
+from mirada.device import choose_device, without_values
 from mirada.errors import MiradaError
 from mirada.language import call
 from mirada.model import MODEL_FORMAT, Design, Model
@@ -91,7 +91,7 @@ def _load_own(folder: Path) -> Model:
         raise
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MiradaError(f"{folder / 'config.json'} is not a Mirada model's ({error!r}): was it edited?") from error
-    with torch.device("meta"):
+    with without_values():
         model = Model.from_design(design, words)
     _fill(model, folder / "model.safetensors")
     return model

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from mirada.checkpoints import table
 from mirada.checkpoints.files import Files, LocalFiles
 from mirada.checkpoints.plan import Plan
 from mirada.checkpoints.weights import Weights, find_weights, open_weights
+from mirada.device import without_values
 from mirada.errors import MiradaError
 from mirada.model import Model
 
@@ -125,7 +124,7 @@ def layout_of(files: Files, family: str) -> str:
 
 def assemble(plan: Plan, weights: Weights, ref: str) -> Model:
     """Design and tensors to a model. It is built without memory and given the file's tensors themselves."""
-    with torch.device("meta"):
+    with without_values():
         model = Model.from_design(plan.design, plan.vocabulary)
     model.provenance |= {"source": ref}
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}

@@ -35,6 +35,7 @@ __all__ = ["Changes", "bring_up_to_date", "writing"]
 
 Embed = Callable[[torch.Tensor], NDArray[np.float32]]  # uint8 pixels (n, 3, H, W) -> unit vectors (n, D)
 
+ENOUGH = 0.7  # of what is read to score a model; the cosine of CLIP's vectors with exact ones is above 0.999 with both
 AT_MOST = 512  # rows in a commit
 SECONDS = 20.0  # from one commit to the next, so that a kill costs no more work than that
 FRESH = 2_000_000_000  # ns; a file changed so recently may change again within the clock's tick
@@ -107,6 +108,8 @@ class _Update:
     def __init__(self, table: Any, where: str, made: Made, found: Scan, embed: Embed) -> None:
         self.table, self.where, self.found, self.made, self.embed = table, where, found, made, embed
         self.preprocess = Preprocess.from_dict(made.preprocess)
+        exact = self.preprocess.reads_at_least()
+        self.at_least = None if exact is None else round(ENOUGH * exact)
         self.changes = Changes(skipped=list(found.unreadable))
         self.schema = schema_of(made.dim)
         columns = ["id", "path", "raw", "source", "size", "seen", "content"]
@@ -176,7 +179,7 @@ class _Update:
         if digest in self.owner:
             return _Read(entry, digest)
         try:
-            about, image = picture(data, self.preprocess.reads_at_least())
+            about, image = picture(data, self.at_least)
         except UndecodableImage as error:
             return _Read(entry, why=error.reason)
         return _Read(entry, digest, about, self.preprocess.pixels(image))

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -32,9 +31,10 @@ class Embedder(NamedTuple):
 
     model: Model
     made: Made
+    precision: str  # of what it computes: "bfloat16" where that is faster
 
     def images(self, pixels: torch.Tensor) -> NDArray[np.float32]:
-        """Unit vectors (n, D) of uint8 pixels (n, 3, H, W); computed in bfloat16 where that is faster."""
+        """Unit vectors (n, D) of uint8 pixels (n, 3, H, W)."""
         with self._fast():
             return self.model.encode_image(self.model.preprocess.normalise(pixels), normalize=True).cpu().numpy()
 
@@ -50,12 +50,7 @@ class Embedder(NamedTuple):
 
     def _fast(self) -> torch.autocast:
         device = self.model.device
-        return torch.autocast(device.type, torch.bfloat16, enabled=_precision(device) == "bfloat16")
-
-
-@lru_cache
-def _precision(device: torch.device) -> str:
-    return choose_precision("auto", device)
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def reference(ref: str) -> str:
@@ -70,7 +65,7 @@ def open_model(ref: str | Model, *, device: str = "cpu", on_progress: Progress |
         MiradaError: it cannot be had, or has random weights, which would be others the next time.
     """
     if isinstance(ref, Model):
-        return Embedder(ref, _made(ref, "(given)"))
+        return _embedder(ref, "(given)")
     ref = reference(ref)
     try:
         model = load(ref, device=device, on_progress=on_progress)
@@ -81,12 +76,12 @@ def open_model(ref: str | Model, *, device: str = "cpu", on_progress: Progress |
     if not Path(ref).is_dir() and published_family(ref) is None and not model.provenance:
         raise MiradaError(f"{ref!r} has random weights, which would be others the next time: train it first, or give a "
                           f"folder or a published model, such as {DEFAULT}.")  # fmt: skip
-    return Embedder(model, _made(model, ref))
+    return _embedder(model, ref)
 
 
-def _made(model: Model, ref: str) -> Made:
-    preprocess = model.preprocess.to_dict()
-    return Made(FORMAT, ref, _fingerprint(model), preprocess, model.dim, model.text is not None)
+def _embedder(model: Model, ref: str) -> Embedder:
+    made = Made(FORMAT, ref, _fingerprint(model), model.preprocess.to_dict(), model.dim, model.text is not None)
+    return Embedder(model, made, choose_precision("auto", model.device))  # measured now, while no thread is busy
 
 
 def _fingerprint(model: Model) -> str:

@@ -62,7 +62,7 @@ def perceptual_hash(image: Image.Image) -> int:
 def thumbnail(image: Image.Image) -> bytes:
     """WebP, `THUMBNAIL` pixels along the longer side."""
     small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC, reducing_gap=1.0)
     buffer = BytesIO()
     small.save(buffer, "WEBP", quality=80, method=2)
     return buffer.getvalue()

@@ -5,6 +5,7 @@ import torch
 from mirada.backbones import build, canonical
 from mirada.backbones.vit import ViT
 from mirada.data.samples import Samples
+from mirada.device import without_values
 from mirada.errors import blame_the_command
 from mirada.model import Model
 from mirada.objectives import Learner, Pairs
@@ -20,7 +21,7 @@ def check_network(start: Model | None, settings: Settings) -> str:
     with blame_the_command():
         name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
         sides = {settings.image_size, settings.early_size or settings.image_size}
-        with torch.device("meta"):
+        with without_values():
             backbone = build(name).eval()
             for side in sides:
                 images = torch.empty(1, 3, side, side)
