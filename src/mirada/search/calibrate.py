@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirada.model import Model
+from mirada.search.vectors import product
 
 __all__ = ["FALSE_POSITIVES", "Background", "invented", "measure", "pieces", "rare", "standing_out"]
 
@@ -68,7 +69,7 @@ class Background(NamedTuple):
     def about(self, scores: Vector, outstanding: Vector, pictures: Vector) -> NDArray[np.bool_]:
         """Which pictures (k, D), with these scores, are about a query of words."""
         texts = np.concatenate([self.invented, self.known])
-        others = pictures @ texts.T
+        others = product(pictures, texts.T)
         apart = (scores - others.mean(1)) / np.maximum(others.std(1), 1e-6)
         result: NDArray[np.bool_] = (outstanding >= rare(self.rows)) | (apart >= AMONG_TEXTS)
         return result
@@ -177,6 +178,6 @@ def _features(
     which of both the texts belong, so that none is its own neighbour."""
     near = []
     for number, group in enumerate((made_up, known)):
-        nearest = -np.sort(-(texts @ group.T), 1)
+        nearest = -np.sort(-product(texts, group.T), 1)
         near.append(nearest[:, 1 if number == among else 0 :][:, :NEIGHBOURS].mean(1))
     return np.stack([pieces, near[1] - near[0], outstanding, np.ones_like(outstanding)], 1).astype(np.float32)

@@ -22,6 +22,7 @@ from mirada.search.table import FORMAT, Made
 __all__ = ["DEFAULT", "Embedder", "announce", "open_model", "reference"]
 
 DEFAULT = "hf:google/siglip2-base-patch16-224"  # Apache-2.0, many languages
+FEW = 8  # texts; for fewer, to turn the weights into bfloat16 costs more than it saves
 SAMPLED = 1 << 14  # values of a tensor that its fingerprint is made of
 ELSEWHERE = "without a network, use --model mirada:emoji, which comes with the package, or a model's folder"
 
@@ -45,12 +46,12 @@ class Embedder(NamedTuple):
                 "The model of this index sees pictures only: search with a picture, or index with a model that also "
                 f"reads, such as {DEFAULT}."
             )
-        with self._fast():
+        with self._fast(len(texts) >= FEW):
             return self.model.encode_text(texts, normalize=True).cpu().numpy()
 
-    def _fast(self) -> torch.autocast:
+    def _fast(self, many: bool = True) -> torch.autocast:
         device = self.model.device
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(device.type, torch.bfloat16, enabled=many and self.precision == "bfloat16")
 
 
 def reference(ref: str) -> str:

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from mirada.search.apart import start_apart
 from mirada.search.table import Facts, open_table, rows_of, storage
 
-__all__ = ["EXACT_UP_TO", "Nearest", "Vectors", "as_matrix", "build_index", "build_index_apart", "needs_index"]
+__all__ = [
+    "EXACT_UP_TO",
+    "Nearest",
+    "Vectors",
+    "as_matrix",
+    "build_index",
+    "build_index_apart",
+    "needs_index",
+    "product",
+]
 
 EXACT_UP_TO = 50_000  # rows; where comparing all of 512 numbers takes as long as IVF-HNSW (docs/numbers/search.md)
 GROWN = 0.1  # share of rows outside the vector index, from which on it is built anew
@@ -69,8 +78,7 @@ class Vectors:
 
     def background(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosines of a unit vector with all rows, or with the sample."""
-        scores: NDArray[np.float32] = self.matrix @ query
-        return scores
+        return product(self.matrix, query)
 
     def nearest(self, query: NDArray[np.float32], k: int, condition: str | None = None) -> Nearest:
         """The `k` rows nearest to a unit vector (D,), of those that the condition holds for."""
@@ -115,6 +123,15 @@ def as_matrix(rows: Any) -> NDArray[np.float32]:
     width = rows.schema.field("vector").type.list_size
     matrix: NDArray[np.float32] = column.flatten().to_numpy().astype(np.float32).reshape(-1, width)
     return matrix
+
+
+def product(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`one @ other`, by PyTorch: NumPy's threads (OpenBLAS) wait for more work by spinning, and slow down the network
+    that encodes the next words to half its speed."""
+    import torch
+
+    result: NDArray[np.float32] = (torch.from_numpy(one) @ torch.from_numpy(other)).numpy()
+    return result
 
 
 def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
