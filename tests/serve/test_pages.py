@@ -1,33 +1,21 @@
-"""The page in Debian's Chromium, as people use it: pointer, keyboard, phone, two languages, light and dark.
+"""The page in Debian's Chromium, as people use it: pointer, keyboard, phone, two languages, light and dark."""
 
-With MIRADA_SCREENSHOTS=FOLDER in the environment every picture that `shot` takes is kept there.
-"""
-
-import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
+from browsing import DESKTOP, PHONE, barriers, launched, shot
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from served import NAMES, Served
 
-pytest.importorskip("playwright", reason="needs Playwright: pip install 'mirada[dev]'")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("needs Debian's Chromium: apt-get install chromium", allow_module_level=True)
+from mirada.serve.app import create_app
+from mirada.serve.shelf import Shelf
 
-import uvicorn  # noqa: E402
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
-
-from mirada.serve.app import create_app  # noqa: E402
-from mirada.serve.shelf import Shelf  # noqa: E402
-
-DESKTOP, PHONE = {"width": 1100, "height": 700}, {"width": 390, "height": 800}
 TILE = ".tile:not([hidden])"
 TOKEN = "open sesame"
 NOTHING = "qzxv wkjhq"  # which no index knows
@@ -63,10 +51,8 @@ def guarded_address(shelf: Shelf) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 Opener = Callable[..., Page]
@@ -95,11 +81,6 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
     for context in contexts:
         context.close()
     assert wrong == []
-
-
-def shot(page: Page, name: str) -> None:
-    if folder := os.environ.get("MIRADA_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def wait_for_pictures(page: Page) -> None:
@@ -502,13 +483,8 @@ CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
 @pytest.mark.parametrize(("colours", "rules"), [("light", None), ("dark", CONTRAST)], ids=["light", "dark"])
 def test_axe_finds_no_barrier(opened: Opener, colours: str, rules: Any, guarded_address: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-
     def check(page: Page, state: str) -> None:
-        found = axe.run(page, options=rules).response
-        assert found["passes"]
-        barriers = [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]]
-        assert barriers == [], state
+        assert barriers(page, rules) == [], state
 
     options = {"color_scheme": colours, "bypass_csp": True}  # the checks are a script that is put into the page
     page = opened(**options)

@@ -1,0 +1,117 @@
+"""The page of `mirada inspect` in Debian's Chromium, from a file, on a desk and on a phone, for every family."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browsing import DESKTOP, PHONE, barriers, launched, shot
+from commands import document
+from peers import import_torchvision
+from playwright.sync_api import Browser, Page, expect
+from shapes import shape_picture
+
+from mirada.backbones import build
+from mirada.model import Model, Projection
+from mirada.preprocess import Preprocess
+from mirada.text import TextDesign
+
+NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL = "vit-pico/8(image_size=32)"
+
+
+def made_here(name: str, folder: Path) -> str:
+    """A model with random weights as a library saves one, by the beginning of its name."""
+    return two_towers(folder) if name == "two towers" else from_transformers(name, folder)
+
+
+def two_towers(folder: Path) -> str:
+    text = TextDesign(width=16, depth=1, num_heads=2, hidden=16, dim=12)
+    made = Model(SMALL, build(SMALL), Preprocess(size=(32, 32)), projection=Projection(12), text=text)
+    return str(made.save(folder))
+
+
+def from_transformers(name: str, folder: Path) -> str:
+    import_torchvision()
+    import transformers
+
+    if name.startswith("vit"):
+        config = transformers.ViTConfig(image_size=32, patch_size=8, **NARROW)
+        model = transformers.ViTForImageClassification(config)
+    else:
+        config = transformers.Dinov2WithRegistersConfig(image_size=56, patch_size=14, **NARROW)
+        model = transformers.Dinov2WithRegistersModel(config)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+SIZES = [SMALL, "vit-pico/8(image_size=32, pooling='average')", "coatnet-0", "resnet-18", "regnety-400mf"]
+FAMILIES = [*SIZES, "two towers", "vit of transformers", "dinov2 with registers of transformers"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page for each family; the first beside a second model."""
+    folder = tmp_path_factory.mktemp("pages")
+    picture = folder / "disc.png"
+    shape_picture("red", 0, 48).save(picture)
+    made = {}
+    for number, name in enumerate(FAMILIES):
+        ref = name if name in SIZES else made_here(name, folder / str(number))
+        more = ["--words", "a disc,the sky"] if name == "two towers" else []
+        more += ["--compare", "resnet-18"] if name == SMALL else []
+        made[name] = Path(document("inspect", ref, picture, "--out", folder / f"page-{number}", *more)["page"])
+    return made
+
+
+def opened(browser: Browser, file: Path, wrong: list[str], **options: object) -> Page:
+    context = browser.new_context(reduced_motion="reduce", **options)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: wrong.append(asked.url)
+            if not asked.url.startswith(("file:", "data:", "blob:")) else None)  # fmt: skip
+    page.goto(file.as_uri())
+    return page
+
+
+@pytest.mark.parametrize("size", ["desk", "phone"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_person_can_look(name: str, size: str, pages: dict[str, Path], browser: Browser) -> None:
+    wrong: list[str] = []
+    viewport = DESKTOP if size == "desk" else PHONE
+    page = opened(browser, pages[name], wrong, viewport=viewport, has_touch=size == "phone", bypass_csp=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], "it must not scroll sideways"
+    drawn = """() => [...document.querySelectorAll('canvas.heat')].filter(canvas => canvas.offsetWidth).every(canvas =>
+        canvas.width > 0 && canvas.height > 0)"""
+    assert page.evaluate(drawn)
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    if page.locator("#layer").count():
+        view = page.locator("[data-draw='attention']").first
+        if size == "phone":
+            view.tap()
+        else:
+            view.hover()
+        readout = page.locator("[data-readout='0']")
+        pointed = readout.inner_text()
+        assert pointed
+        view.focus()
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowUp")
+        page.wait_for_function(
+            "before => document.querySelector(`[data-readout='0']`).innerText !== before", arg=pointed
+        )
+        before = page.locator("#layer").input_value()
+        page.keyboard.press("[" if before != "1" else "]")
+        expect(page.locator("#layer")).not_to_have_value(before)
+    else:
+        assert "No attention to show" in page.inner_text("body")
+    assert barriers(page) == []
+    shot(page, f"inspect-{FAMILIES.index(name)}-{size}", full_page=True)
+    page.context.close()
+    assert wrong == []
