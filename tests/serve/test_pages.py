@@ -437,18 +437,22 @@ def test_spanish(opened: Opener) -> None:
     expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
+def wait_for_focus(page: Page, number: int) -> None:
+    """Until the keyboard is at that picture's tile."""
+    page.wait_for_function("number => document.activeElement.row?.id === number", arg=number)
+
+
 def test_keys_alone_will_do(opened: Opener) -> None:
     page = opened()
     wait_for_pictures(page)
     expected = [row["id"] for row in answered(page, "/api/pictures", limit=100)["pictures"]]
     keys = page.keyboard
-    focused = "document.activeElement.row?.id"
     keys.press("/")
     keys.press("ArrowDown")
-    assert page.evaluate(focused) == expected[0]
+    wait_for_focus(page, expected[0])
     keys.press("ArrowRight")
     keys.press("ArrowRight")
-    assert page.evaluate(focused) == expected[2]
+    wait_for_focus(page, expected[2])
     keys.press("Enter")
     expect(page.locator("#picture")).to_be_visible()
     keys.press("ArrowRight")
@@ -457,9 +461,9 @@ def test_keys_alone_will_do(opened: Opener) -> None:
     expect(page.locator(".cursor")).to_be_visible()
     keys.press("Escape")
     expect(page.locator("#picture")).to_be_hidden()
-    assert page.evaluate(focused) == expected[3]
+    wait_for_focus(page, expected[3])
     keys.press("End")
-    assert page.evaluate(focused) == expected[-1]
+    wait_for_focus(page, expected[-1])
     keys.press("+")
     expect(page.locator(".chip img")).to_have_count(1)
     keys.press("Escape")
@@ -475,7 +479,7 @@ def test_keys_alone_will_do(opened: Opener) -> None:
     keys.press("Escape")
     page.locator(".skip").focus()
     keys.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "grid"
+    expect(page.locator("#grid")).to_be_focused()
 
 
 CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
