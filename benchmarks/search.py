@@ -3,6 +3,7 @@
     python benchmarks/search.py make DIR        # 200,000 x 512 clustered vectors as an index; two minutes
     python benchmarks/search.py build DIR       # its vector index; two minutes
     python benchmarks/search.py measure DIR     # writes docs/numbers/search.md; one minute
+    python benchmarks/search.py make MORE --rows 1000000        # then build, and measure --report FILE
 
 The vectors are synthetic: 2,000 centres drawn from a normal distribution, each vector a centre plus normal noise of 0.8
 of its size, all scaled to length 1 (seed 0). Queries are made the same way and are none of the vectors. Use a machine
@@ -111,7 +112,8 @@ the slow rows). Recall is the share of the true {K} that is found.
 {chr(10).join(lines)}
 
 Building the vector index took {built["seconds"]:.0f} s; the recall it measured of itself, on rows of the table as
-queries, is {built["recall"]:.3f}. Memory grew by {(memory - begins) / 1024:,.0f} MB while the index was first used.
+queries, is {built["recall"]:.3f}. While {QUERIES} queries used the index, the memory of the process grew by
+{(memory - begins) / 1024:,.0f} MB to {memory / 1024:,.0f} MB.
 
 The vectors are synthetic: {CENTRES:,} centres from a normal distribution, each vector a centre plus normal noise of
 {NOISE} of its size, scaled to length 1 (seed 0). Such vectors are harder for a graph than those of real pictures, which
@@ -119,7 +121,7 @@ fill fewer dimensions.
 
 Machine: {machine()}, LanceDB {lancedb.__version__}.
 
-Repeat: `python benchmarks/search.py make DIR`, then `build DIR`, then `measure DIR`.
+Repeat: `python benchmarks/search.py make DIR --rows {rows}`, then `build DIR`, then `measure DIR`.
 """
 
 
@@ -137,15 +139,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["make", "build", "measure"])
     parser.add_argument("where")
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, default=200_000, help="of what is made")
+    parser.add_argument("--report", type=Path, default=REPORT)
     options = parser.parse_args()
     if options.verb == "make":
         make(location(options.where), options.rows)
     elif options.verb == "build":
         print(build_index(location(options.where)))
     else:
-        REPORT.write_text(measure(options.where), encoding="utf-8")
-        print(REPORT.read_text(encoding="utf-8"))
+        options.report.write_text(measure(options.where), encoding="utf-8")
+        print(options.report.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
