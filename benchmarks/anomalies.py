@@ -143,10 +143,10 @@ def report(_: argparse.Namespace) -> None:
     lines = []
     for model, method in dict.fromkeys((row["model"], row["method"]) for row in scores):
         own = {row["class"]: row for row in scores if (row["model"], row["method"]) == (model, method)}
-        areas = [own[label]["auroc"] for label in classes if label in own]
-        cells = [f"{100 * own[label]['auroc']:.1f}" for label in classes[:FEW]]
-        few, every = mean(areas[:FEW]), mean(areas) if len(areas) == len(classes) else None
-        cells += [f"{100 * few:.1f}", "" if every is None else f"{100 * every:.1f}"]
+        cells = [f"{100 * own[label]['auroc']:.1f}" if label in own else "" for label in classes[:FEW]]
+        for some in (classes[:FEW], classes):
+            areas = [own[label]["auroc"] for label in some if label in own]
+            cells.append(f"{100 * mean(areas):.1f}" if len(areas) == len(some) else "")
         cells += [f"{mean(row['seconds'] for row in own.values()):.0f}"]
         lines.append(f"| {model} | {method} | {' | '.join(cells)} |")
     drawn, command = ({row.get("memory"): row for row in rows}[name] for name in ("drawn patches", "the command"))
@@ -157,7 +157,7 @@ def report(_: argparse.Namespace) -> None:
 
 AUROC in percent. Normal are the 5,000 training images of one class; measured are all 10,000 test images (CIFAR-10, JPEG
 copy), 1,000 of them normal. The last column is the mean time for a class in seconds, features included where they were
-not known yet, on a machine with other work to do. {", ".join(DEAR)} are measured on three classes only.
+not known yet, on one core of a machine with other work to do. {", ".join(DEAR)} are measured on three classes at most.
 
 | model | method | {" | ".join(classes[:FEW])} | mean of {FEW} | mean of {len(classes)} | s |
 |---|---|{"---|" * (FEW + 3)}

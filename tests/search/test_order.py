@@ -51,6 +51,19 @@ def test_groups_are_those_of_comparing_all_pairs(bits: int) -> None:
     assert duplicate_groups(hashes[:1], vectors[:1]) == []
 
 
+def test_pictures_that_are_all_alike_have_to_be_nearer_to_be_the_same() -> None:
+    """Hashes of strangers differ in 16 bits at least, or in 6; a pair that differs in 9 is only the same among the
+    former."""
+    draw = np.random.default_rng(0)
+    vectors = unit(draw.standard_normal((300, 32)))
+    vectors[1] = vectors[0]
+    far = draw.integers(-(2**63), 2**63 - 1, 300)
+    near = np.bitwise_xor.reduce([np.int64(1) << draw.integers(0, 20, 300) for _ in range(6)])
+    for hashes, same in ((far, True), (near, False)):
+        hashes[1] = hashes[0] ^ np.int64((1 << 9) - 1 << 40)
+        assert (duplicate_groups(hashes, vectors) == [[0, 1]]) is same
+
+
 def test_heaps_are_found_and_named() -> None:
     draw = np.random.default_rng(0)
     centres = unit(draw.standard_normal((4, 32)))
