@@ -153,6 +153,32 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         lines += [
             "", f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
             f"({', '.join(map(str, seeds))}); batch {batch}. Machine: {'; '.join(machines)}.", "",
+            *sums(mine),
+        ]  # fmt: skip
+    return lines
+
+
+def sums(trained_rows: list[dict[str, Any]]) -> list[str]:
+    """A paragraph for each sum whose terms were all trained alone too: is it better than the best of them?"""
+    lines: list[str] = []
+    for together in dict.fromkeys(row["objective"] for row in trained_rows if " + " in row["objective"]):
+        best: dict[str, tuple[float, float]] = {}  # mean score, and images seen
+        for name in (together, *together.split(" + ")):
+            ways: dict[str, list[tuple[float, float]]] = defaultdict(list)
+            for row in trained_rows:
+                if row["objective"] == name and row["library"].startswith("mirada"):
+                    ways[row["flags"]].append((row["linear"], row["images"]))
+            if ways:
+                best[name] = max(tuple(map(statistics.mean, zip(*same, strict=True))) for same in ways.values())
+        linear, images = best.pop(together)
+        if len(best) < together.count(" + ") + 1:
+            continue
+        alone = max(best, key=lambda name: best[name][0])
+        verdict = "beats" if linear > best[alone][0] else "does not beat"
+        lines += [
+            f"The sum `{together}` {verdict} the best of its terms alone on the linear probe: {linear:.1f} against "
+            f"{best[alone][0]:.1f} of `{alone}`. In the same time the sum sees {images:,.0f} images, that term "
+            f"{best[alone][1]:,.0f}.", "",
         ]  # fmt: skip
     return lines
 
