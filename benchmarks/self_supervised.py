@@ -208,9 +208,10 @@ def page() -> None:
         "# What each learns", "",
         "Frozen features are measured by a linear probe and by nearest neighbours (`mirada evaluate --probe linear`, "
         "`--probe knn`). *untrained* is the same network before its first step, *pixels* the images themselves. The "
-        "last column is what `mirada doctor` said. Repeat a row with `python benchmarks/self_supervised.py run`, one of "
-        "lightly's with `benchmarks/lightly_rival.py`: the same network, batch, time and probes, its own transforms, heads "
-        "and losses at their defaults (unless the row says tuned), in the loop of its examples with two workers.", "",
+        "last column is what `mirada doctor` said. Repeat a row with `python benchmarks/self_supervised.py run`, one "
+        "of lightly's with `benchmarks/lightly_rival.py`: the same network, batch, time and probes, its own "
+        "transforms, heads and losses at their defaults (unless the row says tuned), in the loop of its examples with "
+        "two workers.", "",
         *tables(rows()),
     ])  # fmt: skip
     PAGE.write_text(text.rstrip() + "\n", encoding="utf-8")
