@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import uvicorn
 from browsing import DESKTOP, PHONE, barriers, launched, shot
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from served import NAMES, Served
 
 from mirada.serve.app import create_app
@@ -208,6 +208,20 @@ def test_words_become_a_chip_and_find_what_the_server_finds(opened: Opener) -> N
     assert found == [row["id"] for row in expected][: len(found)]
     page.go_back()
     expect(page.locator("#status")).to_contain_text(f"{30 * 3 + len(NAMES)} pictures")
+
+
+def test_words_that_come_before_the_page_is_ready_are_not_lost(browser: Browser, address: str) -> None:
+    context = browser.new_context(base_url=address, locale="en-GB")
+    page = context.new_page()
+    held: list[Route] = []
+    page.route("**/api/index", lambda route: held.append(route))
+    page.goto("/", wait_until="commit")
+    ask(page, NOTHING)
+    page.wait_for_url("**/?q=*")
+    page.unroute_all()
+    page.reload()
+    expect(page.locator("#status")).to_contain_text("Nothing here matches.")
+    context.close()
 
 
 def test_chips_turn_and_go(opened: Opener) -> None:
