@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from named import named
 
 from mirada.anomalies import mahalanobis
 from mirada.anomalies.coreset import Coreset
@@ -64,7 +65,7 @@ def cifar(options: argparse.Namespace) -> None:
     assert train.classes is not None
     assert train.labels is not None
     assert test.labels is not None
-    name, _, ref = options.model.rpartition("=")
+    name, ref = named(options.model)
     pixels = options.model == "pixels"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -84,7 +85,7 @@ def cifar(options: argparse.Namespace) -> None:
             else:
                 found = measure_anomalies(model, train, test, number, method, seed=options.seed, batch=250)
                 area = found.metrics["auroc"]
-            row = {"model": name or options.model, "method": method, "class": label, "auroc": area,
+            row = {"model": name, "method": method, "class": label, "auroc": area,
                    "seconds": time.monotonic() - began}  # fmt: skip
             add(row, "model", "method", "class")
 
@@ -136,6 +137,17 @@ def images(options: argparse.Namespace) -> None:
     add(row, "memory")
 
 
+def memory_row(row: dict[str, Any]) -> str:
+    """Of the table of memory."""
+    if row["memory"] == "the command":
+        what = "`mirada anomalies --method patches`, 32 pixels, ViT-nano/4 (8×8, 128 wide), CIFAR-10"
+        return f"| {what} | {row['images']:,} | {row['images'] * 64:,} | | | {row['peak']:.2f} GB, all | |"
+    what = f"patches as of a ViT-S/16 at 224 pixels ({GRID}×{GRID}, {WIDTH} wide), drawn"
+    peak = f"{row['peak']:.2f} GB, of which {row['before']:.2f} GB PyTorch"
+    counts = f"{row['images']:,} | {row['images'] * GRID * GRID:,} | {row['rows']:,} | {row['most_held']:,}"
+    return f"| {what} | {counts} | {peak} | {row['whole']:.1f} GB |"
+
+
 def report(_: argparse.Namespace) -> None:
     rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
     scores = [row for row in rows if "auroc" in row]
@@ -149,7 +161,7 @@ def report(_: argparse.Namespace) -> None:
             cells.append(f"{100 * mean(areas):.1f}" if len(areas) == len(some) else "")
         cells += [f"{mean(row['seconds'] for row in own.values()):.0f}"]
         lines.append(f"| {model} | {method} | {' | '.join(cells)} |")
-    drawn, command = ({row.get("memory"): row for row in rows}[name] for name in ("drawn patches", "the command"))
+    measured = [memory_row(row) for row in rows if "memory" in row]
     REPORT.write_text(
         f"""# Anomalies
 
@@ -157,7 +169,7 @@ def report(_: argparse.Namespace) -> None:
 
 AUROC in percent. Normal are the 5,000 training images of one class; measured are all 10,000 test images (CIFAR-10, JPEG
 copy), 1,000 of them normal. The last column is the mean time for a class in seconds, features included where they were
-not known yet, on one core of a machine with other work to do. {", ".join(DEAR)} are measured on three classes at most.
+not known yet, on a machine with other work to do. {", ".join(DEAR)} are measured on three classes at most.
 
 | model | method | {" | ".join(classes[:FEW])} | mean of {FEW} | mean of {len(classes)} | s |
 |---|---|{"---|" * (FEW + 3)}
@@ -170,11 +182,7 @@ gets from minutes of training on 32 pixels.
 
 | what | normal images | patches | rows kept | most rows held | peak memory | without a coreset |
 |---|---|---|---|---|---|---|
-| patches as of a ViT-S/16 at 224 pixels ({GRID}×{GRID}, {WIDTH} wide), drawn | {drawn["images"]:,} | \
-{drawn["images"] * GRID * GRID:,} | {drawn["rows"]:,} | {drawn["most_held"]:,} | {drawn["peak"]:.2f} GB, of which \
-{drawn["before"]:.2f} GB PyTorch | {drawn["whole"]:.1f} GB |
-| `mirada anomalies --method patches`, 32 pixels, ViT-nano/4 (8×8, 128 wide), CIFAR-10 | {command["images"]:,} | \
-{command["images"] * 64:,} | | | {command["peak"]:.2f} GB, all | |
+{chr(10).join(measured)}
 
 Machine: {machine()}, shared; seed 0.
 

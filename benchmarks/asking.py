@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from named import named
+
 import mirada
 from mirada.train.folder import machine
 
@@ -65,14 +67,14 @@ def main() -> None:
     options = parser.parse_args()
     rows, names = [], []
     for model in options.models:
-        name, _, ref = model.rpartition("=")
-        names.append(f"'{name}=FOLDER'" if name else ref)
+        name, ref = named(model)
+        names.append(ref if name == ref else f"'{name}=FOLDER'")
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             index, scratch = Path(folder) / "index", Path(folder) / "run"
             scratch.mkdir(mode=0o700)
             built, _ = mirada.Index.update(str(options.photographs), str(index), model=ref)
             count = len(built)
-            rows.append(row(name or ref, index, scratch))
+            rows.append(row(name, index, scratch))
             print(rows[-1], file=sys.stderr, flush=True)
     REPORT.write_text(
         f"""# Waiting for an answer

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from named import named
 from PIL import Image
 from scipy.linalg import eigh
 from torch.nn import functional as F
@@ -199,8 +200,8 @@ def measure(options: argparse.Namespace) -> None:
     data: Path = options.data
     lines = []
     for one in options.refs:
-        name, _, ref = one.rpartition("=")
-        lines += scores(name or ref, ref, data, options.seed)
+        name, ref = named(one)
+        lines += scores(name, ref, data, options.seed)
         print("\n".join(lines[-9:]), file=sys.stderr, flush=True)
     count = len(open_data(data).splits["all"])
     SCORES.write_text(
@@ -227,8 +228,9 @@ Repeat: `python benchmarks/objects.py prepare TUXPAINT/all.parquet PHOTOGRAPHS/a
 
 def shown(ref: str) -> str:
     """As it stands in the page: of a folder of this machine the name only."""
-    name, equals, where = ref.rpartition("=")
-    return repr(f"{name}{equals}{Path(where).name if Path(where).is_dir() else where}")
+    name, where = named(ref)
+    short = Path(where).name if Path(where).is_dir() else where
+    return repr(short if name == where else f"{name}={short}")
 
 
 def main() -> None:
