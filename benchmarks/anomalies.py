@@ -161,6 +161,8 @@ def report(_: argparse.Namespace) -> None:
             cells.append(f"{100 * mean(areas):.1f}" if len(areas) == len(some) else "")
         cells += [f"{mean(row['seconds'] for row in own.values()):.0f}"]
         lines.append(f"| {model} | {method} | {' | '.join(cells)} |")
+    dear = sorted({row["method"] for row in scores} & set(DEAR))
+    few_only = f" Of {' and '.join(dear)}, {FEW} classes are measured." if dear else ""
     measured = [memory_row(row) for row in rows if "memory" in row]
     REPORT.write_text(
         f"""# Anomalies
@@ -169,7 +171,7 @@ def report(_: argparse.Namespace) -> None:
 
 AUROC in percent. Normal are the 5,000 training images of one class; measured are all 10,000 test images (CIFAR-10, JPEG
 copy), 1,000 of them normal. The last column is the mean time for a class in seconds, features included where they were
-not known yet, on a machine with other work to do. {", ".join(DEAR)} are measured on three classes at most.
+not known yet, on a machine with other work to do.{few_only}
 
 | model | method | {" | ".join(classes[:FEW])} | mean of {FEW} | mean of {len(classes)} | s |
 |---|---|{"---|" * (FEW + 3)}
