@@ -42,7 +42,7 @@ def prepare(table: Path, folder: Path) -> dict[str, str]:
     copied = {}
     for number, picture in enumerate(pq.read_table(table, columns=["image"])["image"].to_pylist()):
         name = f"{number:05}"
-        photograph = Image.open(BytesIO(picture["bytes"] if isinstance(picture, dict) else picture)).convert("RGB")
+        photograph = Image.open(BytesIO(picture)).convert("RGB")
         photograph.save(folder / f"{name}.jpg", quality=95)
         if number % EVERY == 0:
             edit = list(EDITS)[number // EVERY % len(EDITS)]

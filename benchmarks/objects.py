@@ -246,7 +246,6 @@ def main() -> None:
     verb = verbs.add_parser("time", help="time the methods")
     verb.add_argument("data", type=Path)
     verb.set_defaults(run=take_times)
-
     verb = verbs.add_parser("measure", help="score models; a REF may be written NAME=REF")
     verb.add_argument("data", type=Path)
     verb.add_argument("refs", nargs="+", metavar="REF")

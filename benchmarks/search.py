@@ -121,7 +121,7 @@ fill fewer dimensions.
 
 Machine: {machine()}, LanceDB {lancedb.__version__}.
 
-Repeat: `python benchmarks/search.py make DIR --rows {rows}`, then `build DIR`, then `measure DIR`.
+Repeat: `python benchmarks/search.py make DIR --rows {rows}`, then `build DIR`, then `measure DIR --report FILE`.
 """
 
 

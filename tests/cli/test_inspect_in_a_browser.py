@@ -6,28 +6,17 @@ from pathlib import Path
 import pytest
 from browsing import DESKTOP, PHONE, barriers, launched, shot
 from commands import document
+from inspected import FAMILIES, SMALL, two_towers
 from peers import import_torchvision
 from playwright.sync_api import Browser, Page, expect
 from shapes import shape_picture
 
-from mirada.backbones import build
-from mirada.model import Model, Projection
-from mirada.preprocess import Preprocess
-from mirada.text import TextDesign
-
 NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-SMALL = "vit-pico/8(image_size=32)"
 
 
 def made_here(name: str, folder: Path) -> str:
     """A model with random weights as a library saves one, by the beginning of its name."""
-    return two_towers(folder) if name == "two towers" else from_transformers(name, folder)
-
-
-def two_towers(folder: Path) -> str:
-    text = TextDesign(width=16, depth=1, num_heads=2, hidden=16, dim=12)
-    made = Model(SMALL, build(SMALL), Preprocess(size=(32, 32)), projection=Projection(12), text=text)
-    return str(made.save(folder))
+    return str(two_towers(folder)) if name == "two towers" else from_transformers(name, folder)
 
 
 def from_transformers(name: str, folder: Path) -> str:
@@ -44,8 +33,7 @@ def from_transformers(name: str, folder: Path) -> str:
     return str(folder)
 
 
-SIZES = [SMALL, "vit-pico/8(image_size=32, pooling='average')", "coatnet-0", "resnet-18", "regnety-400mf"]
-FAMILIES = [*SIZES, "two towers", "vit of transformers", "dinov2 with registers of transformers"]
+NAMES = [*FAMILIES, "two towers", "vit of transformers", "dinov2 with registers of transformers"]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +49,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     picture = folder / "disc.png"
     shape_picture("red", 0, 48).save(picture)
     made = {}
-    for number, name in enumerate(FAMILIES):
-        ref = name if name in SIZES else made_here(name, folder / str(number))
+    for number, name in enumerate(NAMES):
+        ref = name if name in FAMILIES else made_here(name, folder / str(number))
         more = ["--words", "a disc,the sky"] if name == "two towers" else []
         more += ["--compare", "resnet-18"] if name == SMALL else []
         made[name] = Path(document("inspect", ref, picture, "--out", folder / f"page-{number}", *more)["page"])
@@ -81,7 +69,7 @@ def opened(browser: Browser, file: Path, wrong: list[str], **options: object) ->
 
 
 @pytest.mark.parametrize("size", ["desk", "phone"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_person_can_look(name: str, size: str, pages: dict[str, Path], browser: Browser) -> None:
     wrong: list[str] = []
     viewport = DESKTOP if size == "desk" else PHONE
@@ -112,6 +100,6 @@ def test_a_person_can_look(name: str, size: str, pages: dict[str, Path], browser
     else:
         assert "No attention to show" in page.inner_text("body")
     assert barriers(page) == []
-    shot(page, f"inspect-{FAMILIES.index(name)}-{size}", full_page=True)
+    shot(page, f"inspect-{NAMES.index(name)}-{size}", full_page=True)
     page.context.close()
     assert wrong == []

@@ -7,22 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import torch
 from commands import document, refused, run
+from inspected import FAMILIES, SMALL, two_towers
 from PIL import Image
 from shapes import shape_picture
 
-from mirada.backbones import build
 from mirada.loading import load
-from mirada.model import Model, Projection
-from mirada.preprocess import Preprocess
-from mirada.text import TextDesign
-
-SMALL = "vit-pico/8(image_size=32)"
-FAMILIES = [
-    SMALL, "vit-pico/8(image_size=32, pooling='average')", "vit-pico/8(image_size=32, registers=2)", "coatnet-0",
-    "resnet-18", "regnety-400mf",
-]  # fmt: skip
 
 
 class Parser(HTMLParser):
@@ -66,13 +56,6 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "disc.png"
     shape_picture("red", 0, 48).save(path)
     return path
-
-
-def two_towers(folder: Path) -> Path:
-    torch.manual_seed(0)
-    text = TextDesign(width=16, depth=1, num_heads=2, hidden=16, dim=12)
-    made = Model(SMALL, build(SMALL), Preprocess(size=(32, 32)), projection=Projection(12), text=text)
-    return made.save(folder)
 
 
 @pytest.mark.parametrize("ref", FAMILIES)
