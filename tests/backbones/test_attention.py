@@ -23,17 +23,19 @@ def test_plain_products_compute_what_the_fused_kernel_does(with_bias: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("dtype", "trained", "most", "fused"),
+    ("dtype", "trained", "most", "passing", "fused"),
     [
-        (torch.float32, True, 2**26, True), (torch.bfloat16, False, 2**26, True),
-        (torch.bfloat16, True, 2**26, False), (torch.bfloat16, True, 49, True), (torch.bfloat16, True, 50, False),
+        (torch.float32, True, 50, 50, True), (torch.float32, False, 50, 50, True),
+        (torch.bfloat16, True, 50, 0, False), (torch.bfloat16, True, 49, 50, True),
+        (torch.bfloat16, False, 0, 50, False), (torch.bfloat16, False, 50, 49, True),
     ],
 )  # fmt: skip
 def test_which_kernel_runs(
-    dtype: torch.dtype, trained: bool, most: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, trained: bool, most: int, passing: int, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(attention, "MOST_SCORES", most)
+    monkeypatch.setattr(attention, "MOST_PASSING", passing)
     attend(*torch.randn(3, 1, 2, 5, 4, dtype=dtype).requires_grad_(trained))
     assert len(calls) == fused
