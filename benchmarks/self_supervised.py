@@ -32,10 +32,12 @@ from mirada.evaluate.knn import knn
 from mirada.objectives import OBJECTIVES
 from mirada.preprocess import Preprocess
 from mirada.train.folder import machine
+from mirada.train.settings import parse_duration
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "numbers" / "self-supervised.jsonl"
 PAGE = ROOT / "docs" / "objectives.md"
+PICTURE = ROOT / "docs" / "images" / "objectives.svg"
 
 
 def command(*arguments: object) -> dict[str, Any]:
@@ -153,9 +155,81 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         lines += [
             "", f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
             f"({', '.join(map(str, seeds))}); batch {batch}. Machine: {'; '.join(machines)}.", "",
-            *sums(mine),
+            *baselines(mine, still), *sums(mine),
         ]  # fmt: skip
     return lines
+
+
+def short(objective: str) -> str:
+    """Its name without options, but for the one that makes another method of it."""
+    return re.sub(r"\(.*?\)", lambda options: "(mae)" * ("mae" in options[0]), objective)
+
+
+def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each measure: what does not beat the untrained network and the images themselves?"""
+    lines = []
+    for measure, title in (("linear", "the linear probe"), ("knn", "nearest neighbours")):
+        bar = max((row[measure] for row in still), default=0.0)
+        best: dict[str, float] = defaultdict(float)  # of the settings of a method
+        for row in trained_rows:
+            name = f"{'' if row['library'].startswith('mirada') else 'lightly: '}`{short(row['objective'])}`"
+            best[name] = max(best[name], row[measure])
+        names = sorted(name for name, found in best.items() if found <= bar)
+        lines.append(
+            f"By {title}, {'all' if not names else 'all but ' + ', '.join(names)} beat both the untrained network and "
+            "the pixels."
+        )
+    return [" ".join(lines), ""]
+
+
+def draw(recorded: list[dict[str, Any]]) -> bool:
+    """The linear probe over the length of training of all that was trained for several, a panel for each data set."""
+    panels: dict[tuple[str, int], dict[tuple[str, str], dict[float, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for row in recorded:
+        if row["budget"]:
+            name = short(row["objective"])
+            by = row["library"].split()[0].replace("mirada", "")
+            minutes = parse_duration(row["budget"]) / 60
+            panels[row["data"], row["image_size"]][f"{name} {by}".strip(), row["flags"]][minutes].append(row["linear"])
+    curves = {
+        panel: {key: points for key, points in found.items() if len(points) > 1} for panel, found in panels.items()
+    }
+    curves = {panel: found for panel, found in sorted(curves.items()) if found}
+    if not curves:
+        return False
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "mirada"  # the same file each time
+    figure, axes = plt.subplots(1, len(curves), figsize=(6.5 * len(curves), 4.6), squeeze=False)
+    for place, ((data, size), found) in zip(axes[0], curves.items(), strict=True):
+        ends = {}
+        for (name, _), points in found.items():
+            minutes, scores = zip(*sorted((at, statistics.mean(same)) for at, same in points.items()), strict=True)
+            (line,) = place.plot(minutes, scores, marker="o", linewidth=2.5 if " + " in name else 1.5)
+            ends[name] = (minutes[-1], scores[-1], line.get_color())
+        room = 0.0
+        for name, (at, end, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
+            room = max(room, end)  # so that names do not overlap
+            place.annotate(name.replace(" + ", " +\n"), (at, room), xytext=(6, 0), textcoords="offset points",
+                           va="center", color=colour, fontsize=8)  # fmt: skip
+            room += 0.9 * (1 + name.count(" + "))
+        ticks = sorted({at for points in found.values() for at in points})
+        place.set(xscale="log", xlabel="minutes of training", ylabel="linear probe, %", title=f"{data}, {size} px")
+        place.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        place.minorticks_off()
+        place.grid(alpha=0.3)
+        place.spines[["top", "right"]].set_visible(False)
+        place.margins(x=0.25)
+    figure.tight_layout()
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, metadata={"Date": None})
+    plt.close(figure)
+    return True
 
 
 def sums(trained_rows: list[dict[str, Any]]) -> list[str]:
@@ -198,7 +272,9 @@ def described() -> list[str]:
 
 
 def page() -> None:
-    """Write docs/objectives.md."""
+    """Write docs/objectives.md and its picture."""
+    recorded = rows()
+    curves = ["![The linear probe over the length of training](images/objectives.svg)", ""] if draw(recorded) else []
     text = "\n".join([
         "# Objectives", "",
         "What a network can be trained to do, alone or in any sum, with `mirada train PHOTOS --objective "
@@ -212,7 +288,8 @@ def page() -> None:
         "of lightly's with `benchmarks/lightly_rival.py`: the same network, batch, time and probes, its own "
         "transforms, heads and losses at their defaults (unless the row says tuned), in the loop of its examples with "
         "two workers.", "",
-        *tables(rows()),
+        *curves,
+        *tables(recorded),
     ])  # fmt: skip
     PAGE.write_text(text.rstrip() + "\n", encoding="utf-8")
     print(PAGE)

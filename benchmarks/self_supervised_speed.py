@@ -7,7 +7,7 @@ The same network, crops, heads, batch and precision on both sides: lightly's are
 with its best number of loader workers, found in shorter runs. Mirada's side is the real command, with its
 examinations, records and checkpoints. Each measurement is a process of its own, they take turns, and the first quarter
 of each does not count.
-Writes docs/numbers/self-supervised-speed.md. Use a machine that does nothing else.
+Writes docs/numbers/self-supervised-speed.md, or another --report. Use a machine that does nothing else.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def measure_lightly(options: argparse.Namespace) -> float:
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+    extremes = f" ({min(values):.0f} to {max(values):.0f})" if len(values) > 1 else ""
+    return f"{statistics.median(values):.0f}{extremes}"
 
 
 def compare(options: argparse.Namespace) -> str:
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--budget", default="60s", help="of each measurement")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--report", type=Path, default=REPORT, help="the page to write")
     parser.add_argument("--lightly", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -110,27 +112,29 @@ def main() -> None:
     rows = compare(options)
     import_torchvision()
     import lightly
-    import torch
 
-    command = shlex.join(["python", "benchmarks/self_supervised_speed.py", *sys.argv[1:]])
-    REPORT.write_text(
+    given = ["DATA" if word == options.data else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "benchmarks/self_supervised_speed.py", *given])
+    options.report.write_text(
         f"""# Speed of self-supervised training beside lightly
 
 Images per second from files to updated weights, `{options.model}` at {options.image_size} pixels, batch
-{options.batch}, {options.name}: median of {options.repeats} (smallest to largest).
+{options.batch}, {options.name}: {
+            f"median of {options.repeats} (smallest to largest)" if options.repeats > 1 else "measured once"
+        }.
 
 | method | Mirada | lightly {lightly.__version__} | its best number of workers | Mirada / lightly |
 |---|---|---|---|---|
 {rows}
 
 The same network, crops (DINO: two large and four small), heads and batch, AdamW, and the precision that is faster on
-this machine. Machine: {machine()}; PyTorch {torch.__version__}.
+this machine. Machine: {machine()}.
 
 Repeat: `{command}`
 """,
         encoding="utf-8",
     )
-    print(REPORT.read_text(encoding="utf-8"))
+    print(options.report.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
