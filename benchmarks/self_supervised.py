@@ -37,6 +37,7 @@ from mirada.train.settings import parse_duration
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "numbers" / "self-supervised.jsonl"
 PAGE = ROOT / "docs" / "objectives.md"
+LEVEL = 1.0  # points that say nothing: test images are few, and seeds differ by as much
 PICTURE = ROOT / "docs" / "images" / "objectives.svg"
 
 
@@ -144,16 +145,23 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
             "| objective | by | linear probe | kNN | images seen | seeds | alarms |", "|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         order = sorted(groups.items(), key=lambda item: -statistics.mean(row["linear"] for row in item[1]))
+        settings: list[str] = []
         for (objective, library, flags), same in order:
-            name = f"*{objective}*" if objective in ("pixels", "untrained") else f"`{objective}`"
+            name = f"*{objective}*" if objective in ("pixels", "untrained") else f"`{short(objective)}`"
+            how = f"`{objective}` {flags}".strip() if flags else f"`{objective}`" * (objective != short(objective))
+            if how and how not in settings:
+                settings.append(how)
+            number = f" <sup>{settings.index(how) + 1}</sup>" if how else ""
+            tuned = ", tuned" if flags.startswith("tuned") else ""
             alarms = sorted({alarm for row in same for alarm in row["alarms"]})
             lines.append(
-                f"| {name}{f' ({flags})' if flags else ''} | {library} | {score([row['linear'] for row in same])} | "
+                f"| {name}{number} | {library}{tuned} | {score([row['linear'] for row in same])} | "
                 f"{score([row['knn'] for row in same])} | "
                 f"{statistics.mean(row['images'] for row in same):,.0f} | {len(same)} | {', '.join(alarms) or 'none'} |"
             )
         lines += [
-            "", f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
+            "", *(f"{number}. {how}" for number, how in enumerate(settings, 1)), "" * bool(settings),
+            f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
             f"({', '.join(map(str, seeds))}); batch {batch}. Machine: {'; '.join(machines)}.", "",
             *baselines(mine, still), *sums(mine),
         ]  # fmt: skip
@@ -161,8 +169,8 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
 
 
 def short(objective: str) -> str:
-    """Its name without options, but for the one that makes another method of it."""
-    return re.sub(r"\(.*?\)", lambda options: "(mae)" * ("mae" in options[0]), objective)
+    """Its name without options, but for a single word that makes another method of it."""
+    return re.sub(r"\(.*?\)", "", re.sub(r"\(\w+='(\w+)'\)", r"«\1»", objective)).replace("«", "(").replace("»", ")")
 
 
 def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -> list[str]:
@@ -174,11 +182,10 @@ def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -
         for row in trained_rows:
             name = f"{'' if row['library'].startswith('mirada') else 'lightly: '}`{short(row['objective'])}`"
             best[name] = max(best[name], row[measure])
-        names = sorted(name for name, found in best.items() if found <= bar)
-        lines.append(
-            f"By {title}, {'all' if not names else 'all but ' + ', '.join(names)} beat both the untrained network and "
-            "the pixels."
-        )
+        good = sorted(name for name, found in best.items() if found > bar)
+        bad = sorted(set(best) - set(good))
+        who = "all" if not bad else f"all but {', '.join(bad)}" if len(bad) < len(good) else f"only {', '.join(good)}"
+        lines.append(f"By {title}, {who} beat both the untrained network and the pixels.")
     return [" ".join(lines), ""]
 
 
@@ -248,7 +255,8 @@ def sums(trained_rows: list[dict[str, Any]]) -> list[str]:
         if len(best) < together.count(" + ") + 1:
             continue
         alone = max(best, key=lambda name: best[name][0])
-        verdict = "beats" if linear > best[alone][0] else "does not beat"
+        gain = linear - best[alone][0]
+        verdict = "is level with" if abs(gain) <= LEVEL else "beats" if gain > 0 else "does not beat"
         lines += [
             f"The sum `{together}` {verdict} the best of its terms alone on the linear probe: {linear:.1f} against "
             f"{best[alone][0]:.1f} of `{alone}`. In the same time the sum sees {images:,.0f} images, that term "
@@ -287,7 +295,8 @@ def page() -> None:
         "last column is what `mirada doctor` said. Repeat a row with `python benchmarks/self_supervised.py run`, one "
         "of lightly's with `benchmarks/lightly_rival.py`: the same network, batch, time and probes, its own "
         "transforms, heads and losses at their defaults (unless the row says tuned), in the loop of its examples with "
-        "two workers.", "",
+        "two workers. How fast both are: [numbers/self-supervised-speed.md](numbers/self-supervised-speed.md). What it "
+        "is worth where there are few labels: [fine-tuning.md](fine-tuning.md).", "",
         *curves,
         *tables(recorded),
     ])  # fmt: skip

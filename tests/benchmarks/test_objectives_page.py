@@ -29,19 +29,27 @@ def test_the_best_of_a_sums_terms_is_what_it_is_compared_with() -> None:
     assert "45.0 against 50.0 of `rotation`" in found
     (found, _) = sums([*TRAINED[:3], row(SUM, 55.0)])
     assert " beats the best" in found
+    assert " is level with the best" in sums([*TRAINED[:3], row(SUM, 50.5)])[0]
     assert sums([row("rotation", 50.0), row(SUM, 45.0)]) == []  # jigsaw alone is missing
 
 
 def test_what_does_not_beat_the_pixels_is_named() -> None:
     (found, _) = baselines([*TRAINED, row("simclr", 29.0, library="lightly 2")], STILL)
     assert "By the linear probe, all but lightly: `simclr` beat" in found
-    assert "all but `rotation + jigsaw`, `rotation`, lightly: `simclr` beat" in found.partition(". ")[2]
+    assert "By nearest neighbours, only `jigsaw` beat both" in found
     assert "all beat both the untrained network and the pixels" in baselines(TRAINED[1:2], [STILL[0]])[0]
 
 
 def test_options_that_make_another_method_stay_in_a_short_name() -> None:
     assert short("dino(first={'base': 'dino'}, small=0)") == "dino"
-    assert short("masked(method='mae') + 0.5*rotation(augment='light')") == "masked(mae) + 0.5*rotation"
+    assert short("masked(method='mae') + 0.5*rotation(augment={'base': 'dino'})") == "masked(mae) + 0.5*rotation"
+
+
+def test_settings_are_listed_once_below_the_table() -> None:
+    text = "\n".join(tables([row("dino(small=0)", 50.0), row("dino(small=0)", 51.0, "20m"), row("rotation", 9.0)]))
+    assert text.count("| `dino` <sup>1</sup> | mirada 1 |") == 2
+    assert text.count("1. `dino(small=0)`\n\nAccuracy in percent") == 2
+    assert "2. " not in text
 
 
 def test_every_seed_of_a_row_is_in_its_mean() -> None:
