@@ -7,7 +7,7 @@ from torch import nn
 from mirada.backbones import build
 from mirada.objectives import Learner
 from mirada.train.muon import Muon, orthogonalise
-from mirada.train.optimiser import build_optimisers, rate_at, set_rates
+from mirada.train.optimiser import build_optimisers, choose_optimiser, rate_at, set_rates
 from mirada.train.settings import Settings
 
 
@@ -45,9 +45,25 @@ def test_muon_takes_hidden_matrices_only(model: str) -> None:
         assert kind == ("Muon" if hidden else "AdamW"), name
 
 
-def test_muon_is_for_weights_that_start_at_random() -> None:
-    kinds = [len(build_optimisers(learner(), settings)) for settings in (Settings(), Settings(init="a-model"))]
-    assert kinds == [2, 1]
+@pytest.mark.parametrize(
+    ("settings", "trained_by", "expected"),
+    [
+        (Settings(), None, "muon"), (Settings(init="a-model"), None, "adamw"),
+        (Settings(init="a-model"), "adamw", "adamw"), (Settings(init="a-model"), "muon", "muon"),
+        (Settings(init="a-model", lora=2), "muon", "adamw"),
+        (Settings(optimiser="adamw"), "muon", "adamw"), (Settings(init="a-model", optimiser="muon"), None, "muon"),
+    ],
+)  # fmt: skip
+def test_muon_is_for_random_weights_and_for_what_it_trained(
+    settings: Settings, trained_by: str | None, expected: str
+) -> None:
+    assert choose_optimiser(settings, trained_by) == expected
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_matrices_are_muons_where_it_was_chosen(optimiser: str) -> None:
+    optimisers = build_optimisers(learner(), Settings(optimiser=optimiser))
+    assert [type(one).__name__ for one in optimisers] == ["AdamW", "Muon"][: 1 + (optimiser == "muon")]
 
 
 def test_layer_decay_counts_from_the_head() -> None:

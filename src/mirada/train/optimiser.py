@@ -10,14 +10,15 @@ from mirada.objectives import Learner
 from mirada.train.muon import Muon
 from mirada.train.settings import Settings
 
-__all__ = ["build_optimisers", "rate_at", "set_rates"]
+__all__ = ["build_optimisers", "choose_optimiser", "rate_at", "set_rates"]
 
 STACKED = {"qkv": 3, "key_value": 2, "gate_and_value": 2}  # layers whose weight is several matrices, one on another
 
 
 def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.Optimizer]:
     """One optimiser, or two with Muon: it takes the matrices and kernels of the backbone and of a text tower's blocks,
-    but those that read pixels (they have at most four input channels), AdamW takes the rest.
+    but those that read pixels (they have at most four input channels), AdamW takes the rest. The setting "auto" must
+    have been chosen before, by `choose_optimiser`.
 
     Each group keeps its peak rate as `peak`, already scaled by layer-wise decay.
     """
@@ -34,7 +35,7 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
         scale = settings.layer_decay ** (backbone.num_layers - layer)
         matrix = id(parameter) in decayed
         block = inside or ".text.blocks." in name
-        if uses_muon(settings) and block and matrix and parameter.shape[1] > 4:
+        if settings.optimiser == "muon" and block and matrix and parameter.shape[1] > 4:
             parts = STACKED.get(name.split(".")[-2], 1)
             muon.setdefault((settings.muon_learning_rate * scale, parts), []).append(parameter)
         else:
@@ -52,16 +53,19 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
     return optimisers
 
 
+def choose_optimiser(settings: Settings, trained_by: str | None) -> str:
+    """What "auto" means: Muon for random weights, and for all weights of a model that Muon trained (`trained_by`);
+    AdamW for other models, which Muon's large steps would tear out of what they know, and for LoRA."""
+    if settings.optimiser != "auto":
+        return settings.optimiser
+    return "muon" if settings.init is None or (trained_by == "muon" and not settings.lora) else "adamw"
+
+
 def peak_rate(settings: Settings) -> float:
     """AdamW's peak: as set, or 0.003 beside Muon, or 0.001 scaled down linearly below a batch of 512."""
     if settings.learning_rate is not None:
         return settings.learning_rate
-    return 3e-3 if uses_muon(settings) else 1e-3 * min(1.0, settings.batch / 512)
-
-
-def uses_muon(settings: Settings) -> bool:
-    """Whether hidden matrices are Muon's: as set, or by default for weights that start at random."""
-    return settings.optimiser == "muon" or (settings.optimiser == "auto" and settings.init is None)
+    return 3e-3 if settings.optimiser == "muon" else 1e-3 * min(1.0, settings.batch / 512)
 
 
 def rate_at(progress: float, settings: Settings) -> float:

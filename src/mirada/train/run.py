@@ -40,7 +40,7 @@ from mirada.train.interrupt import stop_between_steps
 from mirada.train.log import check_logs, open_logs
 from mirada.train.loop import NotFinite, Step, train_loop
 from mirada.train.lora import add_lora, merge_lora
-from mirada.train.optimiser import build_optimisers
+from mirada.train.optimiser import build_optimisers, choose_optimiser
 from mirada.train.pause import Clock
 from mirada.train.settings import Settings
 from mirada.train.summary import report
@@ -98,7 +98,9 @@ class Run:
             monitor.note(f"The batch is {batch}, because there are only {len(self.images)} images.")
             settings = replace(settings, batch=batch, chunk=chunk)
         halves = agreed(choose_precision(settings.precision, device) == "bfloat16", device)
-        self.settings = replace(settings, precision="bfloat16" if halves else "float32")
+        trained_by = start.provenance.get("optimiser") if start else None
+        optimiser = choose_optimiser(settings, trained_by)
+        self.settings = replace(settings, precision="bfloat16" if halves else "float32", optimiser=optimiser)
         mean, std = (start.preprocess.mean, start.preprocess.std) if start else colour_statistics(self.images)
         counts = np.bincount(self.images.labels[self.images.labels >= 0], minlength=len(self.classes or []))
         facts: dict[str, Any] = {"augment": settings.augment, "balanced": settings.balanced, "counts": counts.tolist()}
@@ -131,7 +133,7 @@ class Run:
             name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
             provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).resolve().name,
-                        "seed": settings.seed},
+                        "seed": settings.seed, "optimiser": optimiser},
         )  # fmt: skip
         if (towers := self.learner.towers()) is not None:
             self.model.add_towers(towers.text, towers.tokenizer, towers.project)

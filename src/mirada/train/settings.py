@@ -38,7 +38,7 @@ class Settings:
         chunk: images that are computed at a time, for less memory: a part of the batch, with the gradient of the whole
             one (see `mirada.train.parts`). None: all of it.
         optimiser: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101) or "muon" (with AdamW for what is no matrix);
-            "auto" is Muon for random weights, AdamW when starting from a model.
+            "auto" is Muon for random weights and for a model that Muon trained, AdamW for other models and LoRA.
         learning_rate: peak for AdamW; None gives 0.003 beside Muon, and alone 0.001 * (batch / 512), at most 0.001.
         muon_learning_rate: peak for the matrices that Muon updates.
         momentum: of Muon.
