@@ -104,6 +104,16 @@ def grouped() -> dict[tuple[str, ...], dict[str, dict[int, list[float]]]]:
     return dict(found)
 
 
+def seen_images() -> dict[tuple[str, str], int]:
+    """For each data set and image size, how many images a network sees while it is trained on labels, on average."""
+    seen: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for line in RECORDS.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["start"] != "scratch-long":
+            seen[row["data"], str(row["image_size"])].append(row["steps"] * row["batch"])
+    return {key: round(statistics.mean(counts)) for key, counts in seen.items()}
+
+
 def draw(found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]]) -> None:
     """One panel for each setting: accuracy over the number of labels."""
     import matplotlib
@@ -135,7 +145,7 @@ def draw(found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]]) -> Non
 
 def page() -> None:
     """Write docs/fine-tuning.md and its picture."""
-    found = grouped()
+    found, seen = grouped(), seen_images()
     draw(found)
     lines = [
         "# Self-supervision, then few labels", "",
@@ -158,7 +168,10 @@ def page() -> None:
             if same := starts.get(start):
                 cells = (f"{score(same[labels])} ({len(same[labels])})" if labels in same else "" for labels in counts)
                 lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines += ["", f"In brackets: seeds. Machine: {where}.", ""]
+        lines += [
+            "", f"In {budget} a network sees about {round(seen[data, size], -3):,} images: it does not get round to "
+            f"more labels than those. In brackets: seeds. Machine: {where}.", "",
+        ]  # fmt: skip
     PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     print(PAGE)
 
