@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 from hub_server import Hub, serving
 from peers import import_torchvision
+from saved import Outer
+from tiny_repository import CARD, REPO, weights
 from torch import Tensor, nn
 
 import_torchvision()  # before a test imports timm, open_clip or transformers, which want it
@@ -110,3 +113,21 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
         close_session()
+
+
+@pytest.fixture
+def tiny(hub: Hub) -> Hub:
+    """The hub with one repository of four files."""
+    hub.add(REPO, {"model.safetensors": weights(), "config.json": '{"depth": 1}', "README.md": CARD, "onnx/a.txt": "a"})
+    return hub
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """A saved TorchScript program, and its state dict; not to be changed."""
+    path = tmp_path_factory.mktemp("script") / "ViT-X.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is old; files of it are not going away
+        script = torch.jit.script(Outer())
+        torch.jit.save(script, path)
+    return path, dict(script.state_dict())
