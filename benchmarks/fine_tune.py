@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pictures import panels, save
 from self_supervised import command, score
 
 from mirada.data.sources import Source, open_data
@@ -91,39 +92,30 @@ def run(options: argparse.Namespace) -> None:
                     print(json.dumps(row), flush=True)
 
 
-def grouped() -> dict[tuple[str, ...], dict[str, dict[int, list[float]]]]:
-    """For each setting, start and number of labels, the accuracies of all seeds."""
-    found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+def grouped() -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """The recorded rows of each setting."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for line in RECORDS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         setting = (row["data"], str(row["image_size"]), row["model"], row["objective"], row["pretraining"],
                    row["budget"], row["flags"], row["machine"])  # fmt: skip
-        found[setting][row["start"]][row["labels"]].append(row["accuracy"])
+        found[setting].append(row)
     return dict(found)
 
 
-def seen_images() -> dict[tuple[str, str], int]:
-    """For each data set and image size, how many images a network sees while it is trained on labels, on average."""
-    seen: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for line in RECORDS.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["start"] != "scratch-long":
-            seen[row["data"], str(row["image_size"])].append(row["steps"] * row["batch"])
-    return {key: round(statistics.mean(counts)) for key, counts in seen.items()}
+def accuracies(rows: list[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
+    """For each start and number of labels, those of all seeds."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        found[row["start"]][row["labels"]].append(row["accuracy"])
+    return found
 
 
-def draw(found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]]) -> None:
+def draw(found: dict[tuple[str, ...], list[dict[str, Any]]]) -> None:
     """One panel for each setting: accuracy over the number of labels."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "mirada"  # the same file each time
-    figure, panels = plt.subplots(1, len(found), figsize=(6 * len(found), 4.2), squeeze=False)
-    for axes, (setting, starts) in zip(panels[0], found.items(), strict=True):
+    figure, places = panels(len(found), 6, 4.2)
+    for axes, (setting, rows) in zip(places, found.items(), strict=True):
+        starts = accuracies(rows)
         for start, name in FROM.items():
             points = sorted(starts[start].items())
             if points:
@@ -135,17 +127,13 @@ def draw(found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]]) -> Non
         axes.set(
             xscale="log", xlabel="labelled images", ylabel="test accuracy, %", title=f"{setting[0]}, {setting[1]} px"
         )
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].legend(frameon=False)
-    figure.tight_layout()
-    PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, metadata={"Date": None})
+    places[0].legend(frameon=False)
+    save(figure, PICTURE)
 
 
 def page() -> None:
     """Write docs/fine-tuning.md and its picture."""
-    found, seen = grouped(), seen_images()
+    found = grouped()
     draw(found)
     lines = [
         "# Self-supervision, then few labels", "",
@@ -155,7 +143,9 @@ def page() -> None:
         "[numbers/fine-tuning.jsonl](numbers/fine-tuning.jsonl).", "",
         "![Test accuracy over the number of labelled images](images/fine-tuning.svg)", "",
     ]  # fmt: skip
-    for (data, size, model, objective, pretraining, budget, flags, where), starts in found.items():
+    for (data, size, model, objective, pretraining, budget, flags, where), rows in found.items():
+        starts = accuracies(rows)
+        seen = statistics.mean(row["steps"] * row["batch"] for row in rows if row["start"] != "scratch-long")
         counts = sorted({labels for same in starts.values() for labels in same})
         lines += [
             f"## {data}, {size} pixels", "",
@@ -169,7 +159,7 @@ def page() -> None:
                 cells = (f"{score(same[labels])} ({len(same[labels])})" if labels in same else "" for labels in counts)
                 lines.append(f"| {name} | {' | '.join(cells)} |")
         lines += [
-            "", f"In {budget} a network sees about {round(seen[data, size], -3):,} images: it does not get round to "
+            "", f"In {budget} a network sees about {round(seen, -3):,.0f} images: it does not get round to "
             f"more labels than those. In brackets: seeds. Machine: {where}.", "",
         ]  # fmt: skip
     PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")

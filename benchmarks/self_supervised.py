@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pictures import panels, save
 
 import mirada
 from mirada.data.decode import decode
@@ -160,7 +161,7 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
                 f"{statistics.mean(row['images'] for row in same):,.0f} | {len(same)} | {', '.join(alarms) or 'none'} |"
             )
         lines += [
-            "", *(f"{number}. {how}" for number, how in enumerate(settings, 1)), "" * bool(settings),
+            "", *([*(f"{number}. {how}" for number, how in enumerate(settings, 1)), ""] if settings else []),
             f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
             f"({', '.join(map(str, seeds))}); batch {batch}. Machine: {'; '.join(machines)}.", "",
             *baselines(mine, still), *sums(mine),
@@ -170,7 +171,8 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
 
 def short(objective: str) -> str:
     """Its name without options, but for a single word that makes another method of it."""
-    return re.sub(r"\(.*?\)", "", re.sub(r"\(\w+='(\w+)'\)", r"«\1»", objective)).replace("«", "(").replace("»", ")")
+    word = r"\(\w+='(?P<word>\w+)'\)"
+    return re.sub(rf"{word}|\(.*?\)", lambda found: f"({found['word']})" if found["word"] else "", objective)
 
 
 def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -> list[str]:
@@ -191,7 +193,7 @@ def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -
 
 def draw(recorded: list[dict[str, Any]]) -> bool:
     """The linear probe over the length of training of all that was trained for several, a panel for each data set."""
-    panels: dict[tuple[str, int], dict[tuple[str, str], dict[float, list[float]]]] = defaultdict(
+    curves: dict[tuple[str, int], dict[tuple[str, str], dict[float, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for row in recorded:
@@ -199,28 +201,23 @@ def draw(recorded: list[dict[str, Any]]) -> bool:
             name = short(row["objective"])
             by = row["library"].split()[0].replace("mirada", "")
             minutes = parse_duration(row["budget"]) / 60
-            panels[row["data"], row["image_size"]][f"{name} {by}".strip(), row["flags"]][minutes].append(row["linear"])
-    curves = {
-        panel: {key: points for key, points in found.items() if len(points) > 1} for panel, found in panels.items()
+            curves[row["data"], row["image_size"]][f"{name} {by}".strip(), row["flags"]][minutes].append(row["linear"])
+    several = {
+        panel: {key: points for key, points in found.items() if len(points) > 1}
+        for panel, found in sorted(curves.items())
     }
-    curves = {panel: found for panel, found in sorted(curves.items()) if found}
-    if not curves:
+    drawn = {panel: found for panel, found in several.items() if found}
+    if not drawn:
         return False
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "mirada"  # the same file each time
-    figure, axes = plt.subplots(1, len(curves), figsize=(6.5 * len(curves), 4.6), squeeze=False)
-    for place, ((data, size), found) in zip(axes[0], curves.items(), strict=True):
-        ends = {}
+    figure, axes = panels(len(drawn), 6.5, 4.6)
+    for place, ((data, size), found) in zip(axes, drawn.items(), strict=True):
+        ends = []
         for (name, _), points in found.items():
             minutes, scores = zip(*sorted((at, statistics.mean(same)) for at, same in points.items()), strict=True)
             (line,) = place.plot(minutes, scores, marker="o", linewidth=2.5 if " + " in name else 1.5)
-            ends[name] = (minutes[-1], scores[-1], line.get_color())
+            ends.append((scores[-1], minutes[-1], name, line.get_color()))
         room = 0.0
-        for name, (at, end, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
+        for end, at, name, colour in sorted(ends):
             room = max(room, end)  # so that names do not overlap
             place.annotate(name.replace(" + ", " +\n"), (at, room), xytext=(6, 0), textcoords="offset points",
                            va="center", color=colour, fontsize=8)  # fmt: skip
@@ -229,13 +226,8 @@ def draw(recorded: list[dict[str, Any]]) -> bool:
         place.set(xscale="log", xlabel="minutes of training", ylabel="linear probe, %", title=f"{data}, {size} px")
         place.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         place.minorticks_off()
-        place.grid(alpha=0.3)
-        place.spines[["top", "right"]].set_visible(False)
         place.margins(x=0.25)
-    figure.tight_layout()
-    PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, metadata={"Date": None})
-    plt.close(figure)
+    save(figure, PICTURE)
     return True
 
 

@@ -1,12 +1,18 @@
 """Fixtures for all tests."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import torch
 from shapes import make_shapes
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 hypothesis.settings.register_profile("mirada", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("mirada")
@@ -44,3 +50,12 @@ def trained_run(folder_of_shapes: Path, tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("runs") / "shapes"
     train(str(folder_of_shapes), settings, out=str(out), command=["mirada", "train", "shapes"])
     return out
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium; whoever asks for it is skipped where there is none."""
+    from browsing import launched
+
+    with launched() as browser:
+        yield browser

@@ -1,10 +1,9 @@
 """The page of `mirada inspect` in Debian's Chromium, from a file, on a desk and on a phone, for every family."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import DESKTOP, PHONE, barriers, launched, shot
+from browsing import DESKTOP, PHONE, barriers, shot
 from commands import document
 from inspected import FAMILIES, SMALL, two_towers
 from peers import import_torchvision
@@ -34,12 +33,6 @@ def from_transformers(name: str, folder: Path) -> str:
 
 
 NAMES = [*FAMILIES, "two towers", "vit of transformers", "dinov2 with registers of transformers"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

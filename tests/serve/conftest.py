@@ -90,14 +90,6 @@ def guarded_address(shelf: Shelf) -> Iterator[str]:
     yield from running(create_app(shelf, TOKEN))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from browsing import launched
-
-    with launched() as browser:
-        yield browser
-
-
 @pytest.fixture
 def opened(browser: Browser, address: str) -> Iterator[Opener]:
     """Opens the page in a browser of its own; no script may fail in it, and no request may leave for another host."""

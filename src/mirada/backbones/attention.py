@@ -7,18 +7,16 @@ from torch.nn import functional as F
 __all__ = ["attend"]
 
 MOST_SCORES = 2**26  # entries of all attention matrices of a layer that training may keep: 128 MB in bfloat16
-MOST_PASSING = 2**24  # the same where none are kept: more do not fit into caches, and the fused kernel gets faster
+MOST_PASSING = 2**24  # the same where none are kept: larger ones come anew from the system at each layer, page by page
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, heads, N, d) from queries of that shape, and keys and values (B, heads, M, d); `bias` (heads, N, M) is added
     to the scores.
 
-    PyTorch's fused kernel, except on a CPU in bfloat16, where it is slow, most of all its backward pass: plain products
-    took 7 ms instead of 43 (64 images, 3 heads of 65 tokens), 18 instead of 56 (32 of 197) and 56 instead of 124 (4
-    images, 6 heads of 785), forward and backward on one core of an AMD EPYC 9005 with PyTorch 2.13; forward alone, on
-    two cores, 8 instead of 20 (256 images, 3 heads of 65) and 16 instead of 22 (64 of 197). They keep the matrices for
-    the backward pass, so where those are large the fused kernel runs after all.
+    PyTorch's fused kernel, except on a CPU in bfloat16, where it is slow, most of all its backward pass: there plain
+    products run, 1.4 to 6 times as fast on pictures' usual numbers of tokens (docs/numbers/attention.md). They keep
+    the matrices for the backward pass, so where those are large the fused kernel runs after all.
     """
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
     most = MOST_SCORES if query.requires_grad else MOST_PASSING

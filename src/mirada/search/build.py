@@ -35,9 +35,8 @@ __all__ = ["Changes", "bring_up_to_date", "writing"]
 
 Embed = Callable[[torch.Tensor], NDArray[np.float32]]  # uint8 pixels (n, 3, H, W) -> unit vectors (n, D)
 
-ENOUGH = (
-    0.7  # of what is read to score a model; vectors still agree with those of full pictures (docs/numbers/indexing.md)
-)
+# Of what is read to score a model; vectors still agree with those of full pictures (docs/numbers/indexing.md).
+ENOUGH = 0.7
 AT_MOST = 512  # rows in a commit
 SECONDS = 20.0  # from one commit to the next, so that a kill costs no more work than that
 FRESH = 2_000_000_000  # ns; a file changed so recently may change again within the clock's tick

@@ -54,8 +54,9 @@ def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.O
 
 
 def choose_optimiser(settings: Settings, trained_by: str | None) -> str:
-    """What "auto" means: Muon for random weights, and for all weights of a model that Muon trained (`trained_by`);
-    AdamW for other models, which Muon's large steps would tear out of what they know, and for LoRA."""
+    """What "auto" means: Muon for random weights, and for a model that Muon trained (`trained_by`); AdamW for other
+    models and for LoRA. Weights are best fine-tuned by the optimiser they come from (Liu et al. 2025, arXiv:2502.16982,
+    section 3.5)."""
     if settings.optimiser != "auto":
         return settings.optimiser
     return "muon" if settings.init is None or (trained_by == "muon" and not settings.lora) else "adamw"
