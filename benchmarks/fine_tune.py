@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pictures import panels, save
+from drawing import panels, save
 from self_supervised import command, score
 
 from mirada.data.sources import Source, open_data

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pictures import panels, save
+from drawing import panels, save
 
 import mirada
 from mirada.data.decode import decode
