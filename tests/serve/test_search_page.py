@@ -37,6 +37,22 @@ def test_words_that_come_before_the_page_is_ready_are_not_lost(browser: Browser,
     context.close()
 
 
+def test_words_typed_while_the_page_gets_ready_stay_in_the_box(opened: Opener) -> None:
+    page = opened()
+    wait_for_pictures(page)
+
+    def type_then_answer(route: Route) -> None:
+        page.locator("#words").fill(NOTHING)
+        route.continue_()
+
+    page.route("**/api/index", type_then_answer)
+    page.reload(wait_until="commit")
+    expect(page.locator("#views button").first).to_be_visible()
+    page.locator("#words").press("Enter")
+    expect(page.locator("#status")).to_contain_text("Nothing here matches.")
+    expect(page.locator(".chip")).to_have_text(f"+{NOTHING}×")
+
+
 def test_chips_turn_and_go(opened: Opener) -> None:
     page = opened()
     ask(page, "red - blue")

@@ -186,4 +186,9 @@ setTheme(localStorage.theme || 'auto');
 setSize(find('#size').value);
 drawSorts();
 search.begin((settled = false) => { all = false; show(settled); }, fail, index.words);
+const typed = find('#words').value;  // by somebody who did not wait for the page
 restore();
+if (typed) {
+  find('#words').value = typed;
+  show();
+}
