@@ -106,6 +106,12 @@ class Backbone(nn.Module):
         """The whole way: `encode(embed(images))`."""
         return self.encode(self.embed(images), probe=probe)
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """`forward(images).pooled`, (B, D), for whoever looks at nothing else: a backbone leaves out what only patches
+        need."""
+        features: Features = self(images)
+        return features.pooled
+
     def prepare(self, images: Tensor) -> None:
         """Initialise what depends on data from normalised training images (B, C, height, width); called once before
         training from scratch. Most backbones have nothing to do."""

@@ -179,7 +179,7 @@ class Model(nn.Module):
 
         `normalize` scales each row to length 1. Gradients and training mode are left alone: call `backbone` to train.
         """
-        feature = self._evaluating(lambda images: self.project(self.backbone(images).pooled).float(), x)
+        feature = self._evaluating(lambda images: self.project(self.backbone.pooled(images)).float(), x)
         return _unit(feature) if normalize else feature
 
     @torch.no_grad()
@@ -193,10 +193,9 @@ class Model(nn.Module):
             )
 
         def classify(images: Tensor) -> Tensor:
-            logits: Tensor = head(self.read_by_head(self.backbone(images))).float()
+            logits: Tensor = head(self.seen_by_head(images)).float()
             if self.mirror:
-                mirrored: Tensor = head(self.read_by_head(self.backbone(images.flip(-1)))).float()
-                logits = (logits + mirrored) / 2
+                logits = (logits + head(self.seen_by_head(images.flip(-1))).float()) / 2
             return logits
 
         return self._evaluating(classify, x)
@@ -248,6 +247,16 @@ class Model(nn.Module):
             return pooled
         projected: Tensor = self.projection(pooled)
         return projected.tanh() if self._projection.tanh else projected
+
+    def seen_by_head(self, images: Tensor) -> Tensor:
+        """What the head takes of images (B, 3, H, W), (B, head.in_features)."""
+        match self.head_input:
+            case "pooled":
+                return self.backbone.pooled(images)
+            case "projected":
+                return self.project(self.backbone.pooled(images))
+            case _:
+                return self.read_by_head(self.backbone(images))
 
     def read_by_head(self, features: Features) -> Tensor:
         """What the head takes of the features, (B, head.in_features)."""

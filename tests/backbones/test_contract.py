@@ -168,6 +168,19 @@ def test_shapes_and_that_forward_is_encode_of_embed(backbone: Backbone) -> None:
             assert features.pooled.isfinite().all()
 
 
+def test_pooled_alone_is_the_pooled_feature_and_teaches_the_same(backbone: Backbone) -> None:
+    images = torch.randn(2, 3, 64, 32)
+    wanted, found = backbone(images).pooled, backbone.pooled(images)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    direction = torch.randn_like(wanted)
+    parameters = list(backbone.parameters())
+    for ours, theirs in zip(
+        torch.autograd.grad(found, parameters, direction), torch.autograd.grad(wanted, parameters, direction),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()) + 1e-6)
+
+
 def test_images_do_not_see_each_other(backbone: Backbone) -> None:
     images = torch.randn(3, 3, 64, 64)
     with torch.inference_mode():

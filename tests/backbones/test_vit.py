@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from mirada.backbones import build, canonical
 from mirada.backbones.vit import (
@@ -81,6 +82,19 @@ def test_what_pooled_is() -> None:
     vit = tiny(pooling="attention", registers=2)
     features = vit(x)
     assert torch.equal(features.pooled, vit.pool(torch.cat([features.prefix, features.patches.flatten(1, 2)], 1)))
+
+
+@pytest.mark.parametrize("pooling", ["class", "average"])
+def test_what_only_patches_need_is_left_out(pooling: str) -> None:
+    model, batch = tiny(pooling=pooling, registers=1), images(3)
+    with FlopCounterMode(display=False) as whole:
+        tokens = model(batch).patches.shape[1:3].numel() + model.prefix_tokens
+    with FlopCounterMode(display=False) as alone:
+        model.pooled(batch)
+    left_out = whole.get_total_flops() - alone.get_total_flops()
+    weights = [model.blocks[-1].attention.proj.weight, *model.blocks[-1].feed_forward.parameters()]
+    products = 2 * len(batch) * (tokens - 1) * sum(weight.numel() for weight in weights if weight.ndim == 2)
+    assert left_out >= products if pooling == "class" else left_out == 0
 
 
 def test_attention_is_the_slow_loop() -> None:

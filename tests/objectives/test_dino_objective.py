@@ -30,7 +30,7 @@ def test_crops() -> None:
     assert {name: tuple(view.shape) for name, view in batch.items()} == {
         "large_0": (8, 3, 16, 16), "large_1": (8, 3, 16, 16), "small_0": (8, 3, 8, 8), "small_1": (8, 3, 8, 8),
     }  # fmt: skip
-    assert objective.encoded == tuple(batch)
+    assert objective.pooled == tuple(batch)
     assert not torch.equal(batch["small_0"], batch["small_1"])
 
 

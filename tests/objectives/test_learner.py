@@ -72,9 +72,15 @@ def test_an_equal_view_is_encoded_once() -> None:
 
     module = learner("supervised")
     image = module.views(samples())["supervised"]["image"]
-    shared = SharedForward(module.backbone, [image, image])
-    torch.testing.assert_close(shared(image).pooled, module.backbone(image).pooled)
-    assert shared(image).pooled is shared(image).pooled
+    expected = module.backbone(image).pooled
+    shared = SharedForward(module.backbone, [image, image], [image])
+    torch.testing.assert_close(shared(image).pooled, expected)
+    assert shared(image).pooled is shared(image).pooled is shared.pooled(image)
+    shared = SharedForward(module.backbone, [], [image, image])
+    torch.testing.assert_close(shared.pooled(image), expected)
+    assert shared.pooled(image) is shared.pooled(image)
+    other = image.flip(-1)
+    torch.testing.assert_close(shared.pooled(other), module.backbone(other).pooled)
 
 
 def test_sharing_changes_nothing() -> None:

@@ -67,7 +67,7 @@ def adapt(
         samples = loader.batch(step, (height, width))
         both = torch.cat([samples.view(views, 0), samples.view(views, 1)]).to(model.device)
         with torch.enable_grad():
-            first, second = adapted.project(adapted.backbone(both).pooled).float().chunk(2)
+            first, second = adapted.project(adapted.backbone.pooled(both)).float().chunk(2)
             loss = mean_shifted(first, second, centre)
         if not math.isfinite(float(loss.detach())):
             raise MiradaError(f"Adapting {model.architecture!r} to the normal images diverged at step {step + 1}: use "

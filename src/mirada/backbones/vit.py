@@ -99,7 +99,7 @@ def rotate(x: Tensor, angles: Tensor, prefix: int) -> Tensor:
 
 class Attention(nn.Module):
     """Multi-head self-attention. Returns its output (B, N, D) and the queries, keys and values it was made from, and
-    what came of them before the heads were joined."""
+    what came of them before the heads were joined; of the `first` tokens only, where that is a number."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
@@ -108,11 +108,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, angles: Tensor | None, prefix: int, bias: Tensor | None = None
+        self, x: Tensor, angles: Tensor | None, prefix: int, bias: Tensor | None = None, first: int | None = None
     ) -> tuple[Tensor, Inside]:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None:
             query, key = rotate(query, angles, prefix), rotate(key, angles, prefix)
+        query, bias = query[:, :, :first], None if bias is None else bias[:, :first]
         attended = attend(query, key, value, bias)
         return self.proj(attended.transpose(1, 2).flatten(2)), (query, key, value, attended)
 
@@ -171,7 +172,8 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each with a norm before it and a residual around it."""
+    """Attention, then feed-forward, each with a norm before it and a residual around it. All tokens are read; `first`
+    is how many of them, from the first on, are wanted."""
 
     def __init__(
         self, dim: int, num_heads: int, hidden: int, activation: Activation, epsilon: float,
@@ -187,10 +189,11 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Tensor, angles: Tensor | None = None, prefix: int = 0, bias: Tensor | None = None
-    ) -> tuple[Tensor, Inside]:
-        attended, inside = self.attention(self.norm1(x), angles, prefix, bias)
-        x = x + self.drop_path(self.scale1(attended))
+        self, x: Tensor, angles: Tensor | None = None, prefix: int = 0, bias: Tensor | None = None,
+        first: int | None = None,
+    ) -> tuple[Tensor, Inside]:  # fmt: skip
+        attended, inside = self.attention(self.norm1(x), angles, prefix, bias, first)
+        x = x[:, :first] + self.drop_path(self.scale1(attended))
         x = x + self.drop_path(self.scale2(self.feed_forward(self.norm2(x))))
         return x, inside
 
@@ -353,7 +356,8 @@ class ViT(Backbone):
             return self.position
         return resampled(self.position, grid, self.resample)
 
-    def encode(self, patches: Tensor, *, keep: Tensor | None = None, probe: Probe | None = None) -> Features:
+    def tokens(self, patches: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+        """What the first block reads, (B, N, D), the angles of rotary positions, and rows and columns of the grid."""
         batch, height, width, _ = patches.shape
         grid = (height, width)
         x = patches.flatten(1, 2).to(self.norm.weight.dtype)  # under autocast the residual stream stays float32
@@ -373,8 +377,10 @@ class ViT(Backbone):
                 count = self.class_position.shape[1]
                 prefix = torch.cat([prefix[:, :count] + self.class_position, prefix[:, count:]], dim=1)
             x = torch.cat([prefix.to(x.dtype), x], dim=1)
-        x = self.pre_norm(x)
+        return self.pre_norm(x), angles, grid
 
+    def encode(self, patches: Tensor, *, keep: Tensor | None = None, probe: Probe | None = None) -> Features:
+        x, angles, grid = self.tokens(patches, keep)
         trace: list[Any] = []
         for index, block in enumerate(self.blocks):
             x, (query, key, value, attended) = block(x, angles, self.prefix_tokens)
@@ -390,6 +396,14 @@ class ViT(Backbone):
         else:
             pooled = self.pool(x if self.pooling == "attention" else tokens)
         return Features(pooled, tokens.unflatten(1, grid), x[:, : self.prefix_tokens], tuple(trace))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        if self.pooling != "class":
+            return super().pooled(images)
+        x, angles, _ = self.tokens(self.embed(images))
+        for index, block in enumerate(self.blocks, 1):
+            x, _ = block(x, angles, self.prefix_tokens, first=1 if index == len(self.blocks) else None)
+        return self.norm(x[:, 0])  # type: ignore[no-any-return]
 
     def layer_index(self, parameter: str) -> int:
         first, _, rest = parameter.partition(".")

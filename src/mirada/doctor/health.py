@@ -30,7 +30,7 @@ class Health:
         learner.eval()
         try:
             backbone = learner.evaluated()
-            features = torch.cat([backbone(part).pooled.float() for part in torch.split(self.images, AT_ONCE)])
+            features = torch.cat([backbone.pooled(part).float() for part in torch.split(self.images, AT_ONCE)])
             answers = learner.answers(self.images)
         finally:
             learner.train(was_training)

@@ -25,6 +25,7 @@ class Encoder(Protocol):
     drops_tokens: bool
 
     def __call__(self, images: Tensor, *, probe: Probe | None = None) -> Features: ...
+    def pooled(self, images: Tensor) -> Tensor: ...
     def embed(self, images: Tensor) -> Tensor: ...
     def encode(self, patches: Tensor, *, keep: Tensor | None = None, probe: Probe | None = None) -> Features: ...
 
@@ -35,12 +36,14 @@ class Objective(nn.Module):
 
     Attributes:
         views: a plain picklable function of a batch; its result is `forward`'s `batch`.
-        encoded: names of those views that `forward` sends through the whole backbone as they are. A Learner runs all
-            of them, for all its objectives, in one forward per image shape.
+        encoded, pooled: names of those views that `forward` sends through the whole backbone as they are, for their
+            features or for `Backbone.pooled` alone. A Learner runs all of them, for all its objectives, in one forward
+            per image shape.
     """
 
     views: Views
     encoded: tuple[str, ...] = ()
+    pooled: tuple[str, ...] = ()
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """{"loss": scalar, "relative_loss": scalar, ...}; all are logged. `progress` is 0 at the start of training and

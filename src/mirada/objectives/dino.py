@@ -54,7 +54,8 @@ class DINO(Objective):
             raise MiradaError(f"There is no centring {centring!r}: choose mean or sinkhorn.")
         self.views = multi_crop(first, second, small_distortion, count=small, share=small_share, stride=backbone.stride)
         self.crops = crop_names(small)
-        self.encoded = self.crops[2:] if masked else self.crops
+        self.pooled = self.crops[2:] if masked or gram else self.crops
+        self.encoded = self.crops[:2] if gram and not masked else ()
         self.student_temperature, self.momentum, self.freeze = student_temperature, momentum, freeze
         self.early_temperature, self.teacher_temperature, self.warm = early_temperature, teacher_temperature, warm
         self.centring, self.centre_momentum = centring, centre_momentum
@@ -85,32 +86,33 @@ class DINO(Objective):
         count, frozen = len(crops[0]), progress < self.freeze
         temperature = ramp(progress / max(self.warm, 1e-9), self.early_temperature, self.teacher_temperature)
         with torch.no_grad():
-            taught = self.teacher(torch.cat(crops[:2]))
-            raw = self.teacher_head(taught.pooled).float()
+            both = torch.cat(crops[:2])
+            taught = self.teacher(both) if self.masked else None
+            raw = self.teacher_head(self.teacher.pooled(both) if taught is None else taught.pooled).float()
             target = self._target(raw, "centre", temperature).view(2, count, -1)  # (2, B, K)
-        masks = masks_of_half(len(raw), taught.patches.shape[1:3]) if self.masked else None
-        large = self._large(backbone, crops[:2], masks)
-        pooled = torch.cat([*(one.pooled for one in large), *(backbone(crop).pooled for crop in crops[2:])])
-        predicted = F.log_softmax(self.head(pooled, frozen).float() / self.student_temperature, 1)
+        masks = None if taught is None else masks_of_half(len(raw), taught.patches.shape[1:3]).to(raw.device)
+        large = self._large(backbone, crops[:2], masks) if self.masked or self.gram else []
+        pooled = [*(one.pooled for one in large), *(backbone.pooled(crop) for crop in crops[len(large) :])]
+        predicted = F.log_softmax(self.head(torch.cat(pooled), frozen).float() / self.student_temperature, 1)
         predicted = predicted.view(len(crops), count, -1)  # (V, B, K)
         result = across_crops(target, predicted)
         loss = result["loss"]
-        if masks is not None:
+        if taught is not None and masks is not None:
             result["masked"] = self._masked(large, taught, masks, temperature, frozen)
             loss = loss + self.masked * result["masked"]
         if self.koleo:
-            result["koleo"] = koleo(large[0].pooled.float())
+            result["koleo"] = koleo(pooled[0].float())
             loss = loss + self.koleo * result["koleo"]
         if self.gram and bool(self.get_buffer("anchored")):
             with torch.no_grad():
-                anchor = self.anchor(torch.cat(crops[:2])).patches.flatten(1, 2).float()
+                anchor = self.anchor(both).patches.flatten(1, 2).float()
             result["gram"] = gram(torch.cat([one.patches for one in large]).flatten(1, 2).float(), anchor)
             loss = loss + self.gram * result["gram"]
         return {**result, "loss": loss}
 
     @torch.no_grad()
     def answers(self, backbone: Encoder, images: Tensor) -> Tensor:  # noqa: ARG002
-        return self._target(self.teacher_head(self.teacher(images).pooled).float(), "centre", self.teacher_temperature)
+        return self._target(self.teacher_head(self.teacher.pooled(images)).float(), "centre", self.teacher_temperature)
 
     @torch.no_grad()
     def after_step(self, backbone: Encoder, progress: float) -> None:
@@ -140,15 +142,13 @@ class DINO(Objective):
         if masks is None:
             return [backbone(crop) for crop in crops]
         hidden = hide(backbone.embed(torch.cat(crops)), masks, self.mask_token)
-        features = backbone.encode(hidden)
-        halves = zip(*(field.chunk(2) for field in features[:3]), strict=True)
+        halves = zip(*(field.chunk(2) for field in backbone.encode(hidden)[:3]), strict=True)
         return [Features(*parts) for parts in halves]
 
     def _masked(
         self, large: list[Features], taught: Features, masks: Tensor, temperature: float, frozen: bool
     ) -> Tensor:  # fmt: skip
         """Cross-entropy on hidden patches; every image has the same say, however much of it is hidden (iBOT)."""
-        masks = masks.to(taught.patches.device)
         seen = torch.cat([one.patches for one in large])[masks]
         with torch.no_grad():
             raw = self.teacher_patch_head(taught.patches[masks]).float()

@@ -119,7 +119,7 @@ class Jigsaw(Objective):
         augment: a name of `mirada.data.augment.AUGMENTATIONS`, or a dict of its options, applied before cutting.
     """
 
-    encoded = ("tiles",)
+    pooled = ("tiles",)
 
     def __init__(
         self, backbone: Encoder, *, orders: int = 100, grey: float = 0.3, hidden: int = 512,
@@ -133,7 +133,7 @@ class Jigsaw(Objective):
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
-        features = backbone(batch["tiles"]).pooled  # (B * 9, D)
+        features = backbone.pooled(batch["tiles"])  # (B * 9, D)
         logits = self.head(features.reshape(-1, 9 * features.shape[1])).float()
         label = batch["label"].to(logits.device)
         return classified(logits, label)

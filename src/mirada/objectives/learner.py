@@ -73,7 +73,8 @@ class Learner(nn.Module):
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Tensor]]]:
         """What the objectives that compare samples need of these, and what the others return, both by name."""
         terms = [term for term in self._terms() if not only_to_compare or isinstance(term[1], Contrast)]
-        shared = SharedForward(self.backbone, [batch[name][key] for name, one in terms for key in one.encoded])
+        whole = [batch[name][key] for name, one in terms for key in one.encoded]
+        shared = SharedForward(self.backbone, whole, [batch[name][key] for name, one in terms for key in one.pooled])
         represented, results = {}, {}
         for name, objective in terms:
             if isinstance(objective, Contrast):
@@ -143,29 +144,38 @@ class ViewsOfAll:
 
 
 class SharedForward:
-    """A backbone that has already encoded some images: all of one shape in one forward, each tensor once."""
+    """A backbone that has already encoded some images: all of one shape in one forward, each tensor once. Where nobody
+    asks for more than the pooled features of a shape, no more is computed."""
 
-    def __init__(self, backbone: Backbone, images: list[Tensor]) -> None:
+    def __init__(self, backbone: Backbone, whole: list[Tensor], pooled: list[Tensor]) -> None:
         self.backbone = backbone
         self.dim, self.stem_dim, self.stride = backbone.dim, backbone.stem_dim, backbone.stride
         self.drops_tokens = backbone.drops_tokens
-        self._known: dict[int, tuple[Tensor, Features]] = {}  # the tensor is kept so that its id stays its own
+        self._kept = [*whole, *pooled]  # so that the ids of these tensors stay their own
+        self._features: dict[int, Features] = {}
+        self._pooled: dict[int, Tensor] = {}
         by_shape: dict[torch.Size, dict[int, Tensor]] = {}
-        for image in images:
+        for image in self._kept:
             by_shape.setdefault(image.shape[1:], {})[id(image)] = image
-        for group in by_shape.values():
-            tensors = list(group.values())
-            features = backbone(tensors[0] if len(tensors) == 1 else torch.cat(tensors))
-            counts = [len(tensor) for tensor in tensors]
-            fields = zip(*(field.split(counts) for field in features[:3]), strict=True)
-            for tensor, parts in zip(tensors, fields, strict=True):
-                self._known[id(tensor)] = (tensor, Features(*parts))
+        shapes = {image.shape[1:] for image in whole}
+        for shape, group in by_shape.items():
+            together, counts = torch.cat([*group.values()]), [len(image) for image in group.values()]
+            if shape in shapes:
+                fields = zip(*(field.split(counts) for field in backbone(together)[:3]), strict=True)
+                self._features |= {key: Features(*parts) for key, parts in zip(group, fields, strict=True)}
+            else:
+                self._pooled |= zip(group, torch.split(backbone.pooled(together), counts), strict=True)
 
     def __call__(self, images: Tensor, *, probe: Probe | None = None) -> Features:
-        if probe is None and id(images) in self._known:
-            return self._known[id(images)][1]
+        if probe is None and id(images) in self._features:
+            return self._features[id(images)]
         features: Features = self.backbone(images, probe=probe)
         return features
+
+    def pooled(self, images: Tensor) -> Tensor:
+        if id(images) in self._features:
+            return self._features[id(images)].pooled
+        return self._pooled[id(images)] if id(images) in self._pooled else self.backbone.pooled(images)
 
     def embed(self, images: Tensor) -> Tensor:
         return self.backbone.embed(images)

@@ -85,8 +85,6 @@ class RelativePosition(Objective):
         augment: a name of `mirada.data.augment.AUGMENTATIONS`, or a dict of its options, applied before cutting.
     """
 
-    encoded = ("image",)
-
     def __init__(
         self, backbone: Encoder, *, form: str = "pairs", grey: float = 0.3, hidden: int = 512,
         augment: str | dict[str, Any] | Augmentation = "light",
@@ -94,9 +92,11 @@ class RelativePosition(Objective):
         super().__init__()
         self.form, transform, stride = form, augmentation(augment), backbone.stride
         if form == "pairs":
+            self.pooled = ("image",)
             self.views = partial(pairs, transform=transform, stride=stride, grey=grey)
             self.head = projector(2 * backbone.dim, hidden, len(SIDES))
         elif form == "location":
+            self.encoded = ("image",)
             self.views = partial(shuffled, transform=transform, stride=stride)
             self.head = projector(backbone.dim, hidden, PLACE_DIM)
             self.place = nn.Linear(PLACE_DIM, PLACE_DIM, bias=False)
@@ -105,12 +105,13 @@ class RelativePosition(Objective):
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
-        features = backbone(batch["image"])
         if self.form == "pairs":
-            logits = self.head(features.pooled.reshape(-1, 2 * features.pooled.shape[1])).float()  # (B, 8)
+            pooled = backbone.pooled(batch["image"])
+            logits = self.head(pooled.reshape(-1, 2 * pooled.shape[1])).float()  # (B, 8)
         else:
-            _, rows, columns, _ = features.patches.shape
-            code = self.place(sincos_positions(PLACE_DIM, (rows, columns), features.patches.device)[0])  # (N, 128)
-            logits = (self.head(features.patches.flatten(1, 2)) @ code.mT).float().flatten(0, 1)  # (B * N, N)
+            patches = backbone(batch["image"]).patches
+            _, rows, columns, _ = patches.shape
+            code = self.place(sincos_positions(PLACE_DIM, (rows, columns), patches.device)[0])  # (N, 128)
+            logits = (self.head(patches.flatten(1, 2)) @ code.mT).float().flatten(0, 1)  # (B * N, N)
         label = batch["label"].to(logits.device).flatten()
         return classified(logits, label)

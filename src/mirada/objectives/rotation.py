@@ -38,7 +38,7 @@ class Rotation(Objective):
         augment: a name of `mirada.data.augment.AUGMENTATIONS`, or a dict of its options, applied before the turn.
     """
 
-    encoded = ("image",)
+    pooled = ("image",)
 
     def __init__(self, backbone: Encoder, *, augment: str | dict[str, Any] | Augmentation = "light") -> None:
         super().__init__()
@@ -49,6 +49,6 @@ class Rotation(Objective):
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
-        logits = self.head(backbone(batch["image"]).pooled).float()
+        logits = self.head(backbone.pooled(batch["image"])).float()
         label = batch["label"].to(logits.device)
         return classified(logits, label)

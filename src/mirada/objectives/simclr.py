@@ -45,7 +45,7 @@ class SimCLR(Contrast):
         hidden, out: widths of the projection head.
     """
 
-    encoded = ("first", "second")
+    pooled = ("first", "second")
 
     def __init__(
         self, backbone: Encoder, *, distortion: str | dict[str, Any] | Augmentation = "simclr",
@@ -59,11 +59,11 @@ class SimCLR(Contrast):
         self.head = projector(backbone.dim, hidden, out, norm=True)
 
     def represent(self, backbone: Encoder, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: backbone(batch[name]).pooled for name in self.encoded}
+        return {name: backbone.pooled(batch[name]) for name in self.pooled}
 
     def compare(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
-        pooled = [samples[name] for name in self.encoded]
+        pooled = [samples[name] for name in self.pooled]
         if len(pooled[0]) * processes() < 2:
             raise MiradaError("SimCLR tells images of a batch apart, and there is one: use a batch of 2 or more.")
         projected = F.normalize(self.head(torch.cat(pooled)).float(), dim=1)

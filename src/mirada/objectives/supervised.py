@@ -64,7 +64,7 @@ class Supervised(Objective):
         balanced: give every class the same say in the loss.
     """
 
-    encoded = ("image",)
+    pooled = ("image",)
 
     def __init__(
         self, backbone: Encoder, *, classes: int, augment: str | dict[str, Any] | Augmentation = "light",
@@ -88,7 +88,7 @@ class Supervised(Objective):
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
-        logits = self.head(backbone(batch["image"]).pooled).float()
+        logits = self.head(backbone.pooled(batch["image"])).float()
         label = batch["label"].to(logits.device)
         target = batch.get("target")
         target = one_hot(label, self.classes) if target is None else target.to(logits.device)

@@ -44,7 +44,7 @@ class SwAV(Objective):
         self.views = multi_crop(
             distortion, distortion, small_distortion, count=small, share=small_share, stride=backbone.stride
         )
-        self.encoded = crop_names(small)
+        self.pooled = crop_names(small)
         self.temperature, self.epsilon, self.freeze, self.queue_start = temperature, epsilon, freeze, queue_start
         self.head = projector(backbone.dim, hidden, out, norm=True)
         self.prototypes = Prototypes(out, prototypes)
@@ -52,9 +52,9 @@ class SwAV(Objective):
         self.register_buffer("queued", torch.zeros((), dtype=torch.long))
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        crops = [batch[name] for name in self.encoded]
+        crops = [batch[name] for name in self.pooled]
         count = len(crops[0])
-        features = self.head(torch.cat([backbone(crop).pooled for crop in crops])).float()
+        features = self.head(torch.cat([backbone.pooled(crop) for crop in crops])).float()
         scores = self.prototypes(features, frozen=progress < self.freeze).view(len(crops), count, -1)  # (V, B, K)
         targets = torch.stack([self._assign(number, features.view(len(crops), count, -1)[number], progress)
                                for number in (0, 1)])  # fmt: skip
@@ -63,7 +63,7 @@ class SwAV(Objective):
 
     @torch.no_grad()
     def answers(self, backbone: Encoder, images: Tensor) -> Tensor:
-        return sinkhorn(self.prototypes(self.head(backbone(images).pooled).float()), self.epsilon)
+        return sinkhorn(self.prototypes(self.head(backbone.pooled(images)).float()), self.epsilon)
 
     @torch.no_grad()
     def _assign(self, number: int, features: Tensor, progress: float) -> Tensor:

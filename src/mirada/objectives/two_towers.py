@@ -56,7 +56,7 @@ class TwoTowers(Contrast):
         augment: a name of `mirada.data.augment.AUGMENTATIONS`, or a dict of its options.
     """
 
-    encoded = ("image",)
+    pooled = ("image",)
     biased: bool  # whether logits have a bias
 
     def __init__(
@@ -93,7 +93,7 @@ class TwoTowers(Contrast):
         self.views = partial(views, transform=augmentation(augment), tokenizer=self.tokenizer, each=each)
 
     def represent(self, backbone: Encoder, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        image = self.project(backbone(batch["image"]).pooled)
+        image = self.project(backbone.pooled(batch["image"]))
         count, each, _ = batch["ids"].shape
         text = self.text(self.text.without_padding(batch["ids"].flatten(0, 1))).view(count, each, -1)
         names = ("caption", "captions", "there")
