@@ -15,6 +15,7 @@ EXAMPLE = (
     "Examples: [bold]mirada train photos/[/bold] (a subfolder per class, ten minutes); "
     "[bold]mirada train cifar10/ --recipe cifar10-10m[/bold]; "
     "[bold]mirada train unlabelled/ --objective dino[/bold] (a flat folder will do); "
+    "[bold]mirada train unlabelled/ --objective dino[/bold] (a flat folder will do); "
     "[bold]mirada train pairs.csv --objective clip[/bold] (columns path and caption); "
     "[bold]mirada train photos/ --model vit-ti/8 --image-size 96 --epochs 50 --augment strong[/bold]"
 )
