@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from commands import MIRADA, SHORT, TINY, document, refused, run
 
 
@@ -72,24 +71,6 @@ def test_the_training_split_is_not_measured_unless_asked(
     shutil.copytree(folder_of_shapes, tmp_path / "others")
     other = document("evaluate", trained_run, tmp_path / "others")
     assert (other["split"], other["n"], other["notes"]) == ("all", 90, [])
-
-
-@pytest.mark.parametrize(
-    ("flags", "model", "early_size"),
-    [
-        (["--objective", "rotation"], "vit-nano/8(pooling='average')", 32),
-        (["--objective", "rotation + supervised"], "vit-nano/8(stem='deep', pooling='sequence')", None),
-        (["--objective", "rotation", "--image-size", 64], "vit-nano/8(stem='deep', pooling='sequence')", None),
-        (["--objective", "rotation", "--recipe", "self-supervised"], "vit-nano/4(pooling='average')", 16),
-    ],
-)
-def test_without_labels_and_names_the_settings_are_those_that_are_proven_there(
-    flags: list[object], model: str, early_size: int | None, folder_of_shapes: Path, tmp_path: Path
-) -> None:
-    document("train", folder_of_shapes, *flags, "--steps", 1, "--batch", 8, "--out", tmp_path / "run")
-    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
-    assert (config["model"], config.get("early_size"), config["batch"]) == (model, early_size, 8)
-    assert (config["steps"], config.get("budget")) == (1, None)
 
 
 @pytest.mark.parametrize(("probe", "names", "said"), [

@@ -9,12 +9,9 @@ import typer
 
 __all__ = ["EXAMPLE", "command"]
 
-SELF_SUPERVISED = "self-supervised-64"  # what is proven without labels, for who names no network
-
 EXAMPLE = (
     "Examples: [bold]mirada train photos/[/bold] (a subfolder per class, ten minutes); "
     "[bold]mirada train cifar10/ --recipe cifar10-10m[/bold]; "
-    "[bold]mirada train unlabelled/ --objective dino[/bold] (a flat folder will do); "
     "[bold]mirada train unlabelled/ --objective dino[/bold] (a flat folder will do); "
     "[bold]mirada train pairs.csv --objective clip[/bold] (columns path and caption); "
     "[bold]mirada train photos/ --model vit-ti/8 --image-size 96 --epochs 50 --augment strong[/bold]"
@@ -55,7 +52,6 @@ def command(
     from mirada.cli.screen import Screen, accuracy_line, print_json, shown
     from mirada.errors import Misuse, blame_the_command
     from mirada.loading import load
-    from mirada.objectives.table import is_self_supervised
     from mirada.train.run import train
     from mirada.train.settings import Settings, read_recipe
 
@@ -72,12 +68,7 @@ def command(
         raise Misuse("A model to start from brings its own architecture: give --init or --model.")
     settings = Settings(budget=600.0)
     with blame_the_command():
-        if recipe is not None:
-            given = read_recipe(recipe)
-        elif objective and is_self_supervised(objective) and not {"model", "image_size", "init"} & changes.keys():
-            given = read_recipe(SELF_SUPERVISED) | {"budget": settings.budget}
-        else:
-            given = {}
+        given = read_recipe(recipe) if recipe is not None else {}
         settings = settings.with_changes(given, f"recipe {recipe}").with_changes(changes, "the command")
     with Screen() as screen:
         if init is not None:

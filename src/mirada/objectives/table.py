@@ -1,8 +1,5 @@
 """Names of objectives, as `--objective` spells them."""
 
-import inspect
-
-from mirada.language import sum_of_terms
 from mirada.objectives.base import Objective
 from mirada.objectives.clip import CLIP
 from mirada.objectives.colorization import Colorization
@@ -16,7 +13,7 @@ from mirada.objectives.simclr import SimCLR
 from mirada.objectives.supervised import Supervised
 from mirada.objectives.swav import SwAV
 
-__all__ = ["OBJECTIVES", "is_self_supervised"]
+__all__ = ["OBJECTIVES"]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "supervised": Supervised,
@@ -31,9 +28,3 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "clip": CLIP,
     "siglip": SigLIP,
 }
-
-
-def is_self_supervised(text: str) -> bool:
-    """Whether no term of a sum of objectives needs labels or captions."""
-    kinds = [OBJECTIVES.get(term.name, Supervised) for term in sum_of_terms(text)]
-    return not any({"classes", "pairs"} & inspect.signature(kind).parameters.keys() for kind in kinds)
