@@ -159,7 +159,9 @@ class SharedForward:
             by_shape.setdefault(image.shape[1:], {})[id(image)] = image
         shapes = {image.shape[1:] for image in whole}
         for shape, group in by_shape.items():
-            together, counts = torch.cat([*group.values()]), [len(image) for image in group.values()]
+            first, *others = group.values()
+            together = torch.cat([first, *others]) if others else first
+            counts = [len(image) for image in group.values()]
             if shape in shapes:
                 fields = zip(*(field.split(counts) for field in backbone(together)[:3]), strict=True)
                 self._features |= {key: Features(*parts) for key, parts in zip(group, fields, strict=True)}

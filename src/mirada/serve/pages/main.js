@@ -95,15 +95,16 @@ function remember() {
   const typing = view === 'found' && new URLSearchParams(location.search).has('q') && given.has('q');
   history[typing ? 'replaceState' : 'pushState'](null, '', to);
 }
-function restore() {
+function restore(typed = '') {
   const given = new URLSearchParams(location.search);
   view = views[given.get('view')] ? given.get('view') : 'gallery';
   find('#where').value = given.get('where') || '';
   search.restore(given);
+  if (typed) find('#words').value = typed;
   all = false;
-  show(given.has('q'));
+  show(given.has('q') && !typed);
 }
-addEventListener('popstate', restore);
+addEventListener('popstate', () => restore());
 
 // ---- Options
 
@@ -186,9 +187,4 @@ setTheme(localStorage.theme || 'auto');
 setSize(find('#size').value);
 drawSorts();
 search.begin((settled = false) => { all = false; show(settled); }, fail, index.words);
-const typed = find('#words').value;  // by somebody who did not wait for the page
-restore();
-if (typed) {
-  find('#words').value = typed;
-  show();
-}
+restore(find('#words').value);  // which holds what somebody typed who did not wait for the page
