@@ -16,7 +16,7 @@ from towers import make_model
 
 from mirada.errors import MiradaError, Misuse
 from mirada.search.build import writing
-from mirada.search.index import Index
+from mirada.search.index import Index, NoSuchPicture
 from mirada.search.table import FORMAT, rows_of
 from mirada.search.vectors import as_matrix
 
@@ -119,6 +119,25 @@ def test_a_folder_that_cannot_be_read_keeps_its_rows(
     assert changes.removed == 0
     assert [skipped.path for skipped in changes.skipped] == [str(folder / "red")]
     assert len(Index(where)) == 9
+
+
+def test_links_that_cannot_be_followed_keep_their_rows(indexed: tuple[Path, str], tmp_path: Path) -> None:
+    folder, where = indexed
+    (tmp_path / "drive").mkdir()
+    for number in range(2):
+        shape_picture("red", 60 + number).save(tmp_path / "drive" / f"{number}.png")
+    (folder / "drive").symlink_to(tmp_path / "drive")
+    (folder / "one.png").symlink_to(tmp_path / "drive" / "0.png")
+    assert counts(folder, where) == (3, 0, 0, 0, 2)
+    (tmp_path / "drive").rename(tmp_path / "out")
+    (folder / "loop").symlink_to("loop")
+    _, changes = Index.update(folder, where)
+    assert (changes.removed, changes.unchanged) == (0, 9)
+    assert sorted(Path(skipped.path).name for skipped in changes.skipped) == ["drive", "loop", "one.png"]
+    (tmp_path / "out").rename(tmp_path / "drive")
+    (tmp_path / "drive" / "0.png").unlink()  # its folder is there, and it is not
+    assert counts(folder, where) == (0, 0, 0, 2, 0)
+    assert len(Index(where)) == 10
 
 
 def test_an_empty_folder_takes_nothing_away(indexed: tuple[Path, str]) -> None:
@@ -247,6 +266,51 @@ def test_tables_are_indexed_row_by_row(tmp_path: Path, model_folder: str) -> Non
     assert counts(tmp_path / "a.parquet", where) == (0, 0, 0, 0, 0)
     assert counts(write([1, 2, 3, 4]), where) == (1, 0, 0, 0, 1)
     assert counts(write([1, 2]), where) == (0, 0, 0, 2, 0)
+
+
+def test_files_that_a_table_names_are_looked_at(tmp_path: Path, model_folder: str) -> None:
+    for place in ("near", "drive"):
+        (tmp_path / place).mkdir()
+        for number in range(2):
+            shape_picture("red", 10 * len(place) + number).save(tmp_path / place / f"{number}.png")
+    table, where = tmp_path / "pictures.csv", str(tmp_path / "index")
+    table.write_text("path\nnear/0.png\nnear/1.png\ndrive/0.png\ndrive/1.png\n")
+    assert counts(table, where, model=model_folder) == (4, 0, 0, 0, 4)
+    assert counts(table, where) == (0, 0, 0, 0, 0)
+    shape_picture("blue", 3).save(tmp_path / "near" / "0.png")
+    os.utime(tmp_path / "near" / "0.png", (1, 1))
+    assert counts(table, where) == (0, 1, 0, 0, 1)
+    (tmp_path / "drive").rename(tmp_path / "out")
+    (tmp_path / "near" / "1.png").unlink()
+    index, changes = Index.update(table, where)
+    assert (changes.removed, changes.unchanged) == (1, 1)
+    assert [skipped.path for skipped in changes.skipped] == [
+        str(tmp_path / name) for name in ("near/1.png", "drive/0.png", "drive/1.png")
+    ]  # fmt: skip
+    sizes = {row["path"]: row["size"] for row in index.rows()[1]}
+    assert sizes[str(tmp_path / "near" / "0.png")] == (tmp_path / "near" / "0.png").stat().st_size
+
+
+def test_neighbours_of_what_came_and_went_meanwhile(indexed: tuple[Path, str]) -> None:
+    folder, where = indexed
+    index = Index(where)
+    gone = index.rows()[1][0]
+    shape_picture("red", 61).save(folder / "new.png")
+    (folder / Path(gone["path"]).relative_to(folder)).unlink()
+    Index.update(folder, where)
+    (new,) = (row["id"] for row in Index(where).rows()[1] if row["path"].endswith("new.png"))
+    assert len(index.neighbours(new, 4)) == 4
+    with pytest.raises(NoSuchPicture):
+        Index(where).neighbours(gone["id"])
+
+
+def test_there_must_be_room_before_a_model_is_fetched(
+    indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = indexed
+    monkeypatch.setattr("mirada.search.index.open_model", lambda *_, **__: pytest.fail("it was fetched"))
+    with pytest.raises(MiradaError, match="holds other things already"):
+        Index.update(folder, folder)
 
 
 def test_looking_does_not_touch_the_random_numbers(shapes_index: str) -> None:

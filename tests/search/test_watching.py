@@ -37,3 +37,12 @@ def test_what_comes_and_goes_is_taken_in(indexed: tuple[Path, str], monkeypatch:
     ]  # fmt: skip
     assert len(Index(where)) == 9
     assert min(slept) >= watch.SECONDS
+
+
+def test_what_came_while_the_index_was_made_is_taken_in(
+    indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, where = indexed
+    shape_picture("red", 62).save(folder / "new.png")
+    monkeypatch.setattr(watch.time, "sleep", lambda _: None)
+    assert next(watch.changes_of(folder, where)).added == 1

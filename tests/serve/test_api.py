@@ -95,6 +95,13 @@ def test_a_picture_its_neighbours_and_its_copies(client: TestClient, index: Inde
     assert number not in {row["id"] for row in copies}
 
 
+def test_only_what_names_a_version_is_kept_by_browsers(client: TestClient) -> None:
+    number = found(client, "/api/pictures", limit=1)["pictures"][0]["id"]
+    for what in ("thumbnail", "view"):
+        kept = [client.get(f"/api/pictures/{number}/{what}{query}").headers["cache-control"] for query in ("", "?v=1")]
+        assert kept == ["no-cache", "private, max-age=86400"]
+
+
 def test_duplicates_and_outliers_are_the_index_s(client: TestClient, index: Index) -> None:
     groups = found(client, "/api/duplicates")
     expected = index.duplicates()

@@ -5,7 +5,7 @@ from typing import Any
 
 from browsing import shot
 from gallery import TILE, Opener, answered, seen, wait_for, wait_for_pictures
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 
 def test_the_gallery_has_every_picture_and_only_the_tiles_in_sight(opened: Opener) -> None:
@@ -87,6 +87,30 @@ def test_outliers_and_duplicates(opened: Opener) -> None:
     expect(page.locator("#picture")).to_be_visible()
     page.reload()
     expect(page.locator(".group")).to_have_count(len(groups))
+
+
+def test_many_duplicates_are_shown_as_they_are_asked_for(opened: Opener) -> None:
+    page = opened()
+    wait_for_pictures(page)
+    (group,) = answered(page, "/api/duplicates", limit=1)["groups"]
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        offset = int(re.search(r"offset=(\d+)", route.request.url)[1])
+        asked.append(route.request.url)
+        route.fulfill(json={"total": 205, "version": "7", "groups": [group] * min(200, 205 - offset)})
+
+    page.route("**/api/duplicates*", answer)
+    page.get_by_role("button", name="Duplicates").click()
+    expect(page.locator(".group")).to_have_count(200)
+    assert "v=7" in str(page.locator(".group img").first.get_attribute("src"))
+    assert page.locator("#where").is_disabled()
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator(".group")).to_have_count(205)
+    expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+    assert len(asked) == 2
+    page.get_by_role("button", name="All pictures").click()
+    assert page.locator("#where").is_enabled()
 
 
 def test_the_api_is_documented(opened: Opener) -> None:

@@ -18,6 +18,15 @@ def test_the_token_lets_a_browser_in(opened: Opener, guarded_address: str) -> No
     wait_for_pictures(page)
 
 
+def test_an_index_that_is_gone_when_the_page_opens_is_said(opened: Opener) -> None:
+    page = opened()
+    wait_for_pictures(page)
+    gone = {"error": "There is no index in '/x': make one with `mirada index PHOTOS --index /x`."}
+    page.route("**/api/index", lambda route: route.fulfill(status=503, json=gone))
+    page.reload()
+    expect(page.locator("#status .wrong")).to_have_text(gone["error"])
+
+
 def test_a_server_that_does_not_answer_is_said(opened: Opener) -> None:
     page = opened()
     wait_for_pictures(page)

@@ -53,6 +53,38 @@ def test_words_typed_while_the_page_gets_ready_stay_in_the_box(opened: Opener) -
     expect(page.locator(".chip")).to_have_text(f"+{NOTHING}×")
 
 
+def test_words_typed_while_an_answer_is_on_its_way_stay(opened: Opener) -> None:
+    page = opened()
+    wait_for_pictures(page)
+
+    def type_then_answer(route: Route) -> None:
+        found = route.fetch()
+        page.locator("#words").press_sequentially(" + blue")
+        route.fulfill(response=found)
+
+    page.route("**/api/search*", type_then_answer, times=1)
+    page.locator("#words").fill("red")
+    page.locator("#words").press("Enter")
+    page.wait_for_url(re.compile(r"q=red\+%2B\+blue"))
+    expect(page.locator("#words")).to_have_value("red + blue")
+    page.locator("#words").press("Enter")
+    expect(page.locator(".chip")).to_have_text(["+red×", "+blue×"])
+
+
+def test_how_many_are_shown_is_not_how_many_match(opened: Opener) -> None:
+    page = opened()
+    wait_for_pictures(page)
+
+    def answer(route: Route) -> None:
+        found = route.fetch().json()
+        row = {"id": 1, "name": "a.png", "path": "/a.png", "size": 1}
+        route.fulfill(json=found | {"pictures": [row] * 500})
+
+    page.route("**/api/search*", answer)
+    ask(page, "red")
+    expect(page.locator("#status")).to_have_text("The 500 that match best")
+
+
 def test_chips_turn_and_go(opened: Opener) -> None:
     page = opened()
     ask(page, "red - blue")

@@ -28,12 +28,13 @@ def command(
     from mirada.device import choose_device
     from mirada.search.embedder import DEFAULT, announce
     from mirada.search.index import Index
-    from mirada.search.table import exists, location
+    from mirada.search.table import exists, location, require_room
     from mirada.search.watch import changes_of
 
     where = str(choose_device(device))
     with Screen() as screen:
         if not exists(location(index)):
+            require_room(location(index))
             announce(model or DEFAULT, screen.note)
         found, changes = Index.update(data, index, model=model, device=where, batch=batch, on_progress=screen.progress)
         for skipped in changes.skipped[:10]:
@@ -42,16 +43,16 @@ def command(
             screen.note(f"... and {len(changes.skipped) - 10:,} more")
         if not as_json:
             print(_sentence(changes, len(found), index), flush=True)
+        else:
+            print_json({
+                "index": index, "added": changes.added, "updated": changes.updated, "moved": changes.moved,
+                "removed": changes.removed, "unchanged": changes.unchanged, "embedded": changes.embedded,
+                "rows": len(found), "skipped": [skipped._asdict() for skipped in changes.skipped],
+            })  # fmt: skip
         if watch:
             screen.note(f"watching {shown(data)}; stop with Ctrl-C")
             for more in changes_of(data, index, model=model, device=where, batch=batch, on_progress=screen.progress):
                 screen.note(_sentence(more, len(found), index))
-    if as_json:
-        print_json({
-            "index": index, "added": changes.added, "updated": changes.updated, "moved": changes.moved,
-            "removed": changes.removed, "unchanged": changes.unchanged, "embedded": changes.embedded,
-            "rows": len(found), "skipped": [skipped._asdict() for skipped in changes.skipped],
-        })  # fmt: skip
 
 
 def _sentence(changes: Any, rows: int, index: str) -> str:

@@ -111,7 +111,7 @@ class _Update:
         self.preprocess = Preprocess.from_dict(made.preprocess)
         exact = self.preprocess.reads_at_least()
         self.at_least = None if exact is None else round(ENOUGH * exact)
-        self.changes = Changes(skipped=list(found.unreadable))
+        self.changes = Changes(skipped=list(found.skipped))
         self.schema = schema_of(made.dim)
         columns = ["id", "path", "raw", "source", "size", "seen", "content"]
         with storage(where):

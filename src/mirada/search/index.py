@@ -21,7 +21,17 @@ from mirada.search.filters import condition
 from mirada.search.places import places
 from mirada.search.query import Part, parse
 from mirada.search.scan import scan
-from mirada.search.table import Facts, create_table, exists, location, open_table, rows_of, stamp, storage
+from mirada.search.table import (
+    Facts,
+    create_table,
+    exists,
+    location,
+    open_table,
+    require_room,
+    rows_of,
+    stamp,
+    storage,
+)
 from mirada.search.vectors import Nearest, Vectors, as_matrix, build_index_apart, needs_index
 from mirada.zero_shot import everyday_words
 
@@ -181,11 +191,12 @@ class Index:
 
     def neighbours(self, number: int, k: int = 10) -> list[Hit]:
         """The pictures nearest to one of the index, without itself."""
-        self._row(number, ("id",))
         self.vectors.refresh()
-        (vector,) = self.vectors.of([number])
-        found = self.vectors.nearest(vector, k + 1)
-        match = self._match(vector, found, [])
+        vectors = self.vectors.of([number])
+        if not len(vectors):
+            raise NoSuchPicture(number)
+        found = self.vectors.nearest(vectors[0], k + 1)
+        match = self._match(vectors[0], found, [])
         paths = self._paths(found.ids.tolist())
         hits = zip(found.ids.tolist(), found.scores.tolist(), match.tolist(), strict=True)
         return [Hit(other, paths[other], score, share) for other, score, share in hits if other != number][:k]
@@ -286,6 +297,7 @@ class Index:
         place, found = location(where), scan(data)
         made = None
         if not exists(place):
+            require_room(place)
             made = open_model(model or DEFAULT, device=device, on_progress=on_progress)
             model = made.model
         with writing(place):

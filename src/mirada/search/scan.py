@@ -5,7 +5,7 @@ from collections.abc import Callable
 from os.path import join
 from typing import NamedTuple
 
-from mirada.data.dataset import Skipped, Source, why
+from mirada.data.dataset import Files, Joined, Skipped, Source, why
 from mirada.data.decode import UndecodableImage
 from mirada.data.folder import is_image, split_of, suffix
 from mirada.data.sources import open_data
@@ -34,21 +34,24 @@ class Scan(NamedTuple):
     Attributes:
         root: DATA as an absolute path.
         entries: the pictures, in order of their paths.
-        container: whether they are rows of tables or members of archives, not files of their own.
-        unreadable: folders that could not be looked into, and why: what lies below them is unknown, not gone.
+        container: whether tables or archives name them.
+        skipped: what could not be looked at, and why.
+        unknown: the paths among these of which nobody can tell what is there: the drive may be out.
     """
 
     root: str
     entries: list[Entry]
     container: bool
-    unreadable: list[Skipped]
+    skipped: list[Skipped]
+    unknown: list[str]
 
     def covers(self, path: str, source: str | None) -> bool:
         """Whether the row of an index would have been found here if it still existed."""
         if self.container:
-            return source == self.root
-        inside = source is None and path.startswith(self.root.rstrip(os.sep) + os.sep)
-        return inside and not any(path.startswith(folder.path + os.sep) for folder in self.unreadable)
+            inside = source == self.root
+        else:
+            inside = source is None and path.startswith(self.root.rstrip(os.sep) + os.sep)
+        return inside and not any(path == place or path.startswith(place + os.sep) for place in self.unknown)
 
 
 def scan(data: str | os.PathLike[str]) -> Scan:
@@ -56,16 +59,19 @@ def scan(data: str | os.PathLike[str]) -> Scan:
     text = os.fspath(data)
     root = os.path.abspath(os.path.expanduser(text))
     if os.path.isdir(root):
-        entries, unreadable = _walk(root)
+        entries, skipped = _walk(root)
         if entries and not any(split_of(stem) and suffix(name) in TABLES for stem, name in _top(root)):
-            return Scan(root, entries, False, unreadable)
-        if not entries and unreadable:
-            raise MiradaError(f"Cannot read the folder {unreadable[0].path!r}: {unreadable[0].reason}; "
-                              "give yourself access to it, or move it elsewhere.")  # fmt: skip
+            return Scan(root, entries, False, skipped, [one.path for one in skipped])
+        if not entries and skipped:
+            raise MiradaError(f"There is nothing to index in {root!r}, where {skipped[0].path!r} cannot be looked at "
+                              f"({skipped[0].reason}): give yourself access to it, or move it elsewhere.")  # fmt: skip
     elif os.path.isfile(root) and is_image(root):
-        return Scan(root, [_entry(root, os.stat(root))], False, [])
-    dataset = open_data(text if os.path.exists(text) or "{" in text else root)
-    return Scan(root, [entry for source in dataset.splits.values() for entry in _members(root, source)], True, [])
+        return Scan(root, [_entry(root, os.stat(root))], False, [], [])
+    dataset = open_data(text if os.path.exists(text) or "{" in text else root, new_classes=True)
+    entries = [entry for source in dataset.splits.values() for entry in _members(root, source)]
+    skipped = [Skipped(os.path.abspath(path), reason) for path, reason in dataset.skipped]
+    unknown = [one.path for one in skipped if not os.path.isdir(os.path.dirname(one.path))]
+    return Scan(root, entries, True, skipped, unknown)
 
 
 def _top(root: str) -> list[tuple[str, str]]:
@@ -76,7 +82,7 @@ def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
     """Every picture file below `root` that is not hidden. Links are followed, each folder once. What cannot be looked
     into is listed, and what vanishes meanwhile is gone."""
     found: list[Entry] = []
-    unreadable: list[Skipped] = []
+    skipped: list[Skipped] = []
     waiting, seen = [root], set()
     while waiting:
         folder = waiting.pop()
@@ -89,24 +95,37 @@ def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
                 for entry in inside:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
-                    if entry.is_dir():
-                        waiting.append(entry.path)
-                    elif is_image(entry.name):
-                        try:
+                    try:
+                        if entry.is_dir():
+                            waiting.append(entry.path)
+                        elif is_image(entry.name):
                             found.append(_entry(entry.path, entry.stat()))
-                        except FileNotFoundError:  # gone, or a link to nowhere
-                            continue
+                        elif entry.is_symlink():
+                            entry.stat()
+                    except OSError as error:
+                        if _may_be_out(entry, error):
+                            skipped.append(Skipped(entry.path, f"the link cannot be followed: {why(error)}"))
         except FileNotFoundError:
             if folder == root:
                 raise MiradaError(
                     f"The folder {root!r} vanished while it was being read: nothing was changed."
                 ) from None
         except OSError as error:
-            unreadable.append(Skipped(folder, f"the folder cannot be read: {why(error)}"))
-    return sorted(found, key=lambda entry: entry.path), unreadable
+            skipped.append(Skipped(folder, f"the folder cannot be read: {why(error)}"))
+    return sorted(found, key=lambda entry: entry.path), skipped
 
 
-def _entry(path: str, status: os.stat_result) -> Entry:
+def _may_be_out(entry: os.DirEntry[str], error: OSError) -> bool:
+    """Whether what could not be looked at may come back as it was: not if it vanished just now, or if a link names a
+    picture that is missing from a folder that is there."""
+    if not isinstance(error, FileNotFoundError):
+        return True
+    if not entry.is_symlink():
+        return False
+    return not (is_image(entry.name) and os.path.isdir(os.path.dirname(os.path.realpath(entry.path))))
+
+
+def _entry(path: str, status: os.stat_result | None) -> Entry:
     def read() -> bytes:
         try:
             with open(path, "rb") as file:
@@ -114,11 +133,25 @@ def _entry(path: str, status: os.stat_result) -> Entry:
         except OSError as error:
             raise Unreachable(f"cannot be read: {why(error)}") from error
 
-    return Entry(path, status.st_size, status.st_mtime_ns, read)
+    return Entry(path, status.st_size, status.st_mtime_ns, read) if status else Entry(path, -1, -1, read)
+
+
+def _named(path: str) -> Entry:
+    """A file that was there a moment ago, and may have become unreachable."""
+    try:
+        return _entry(path, os.stat(path))
+    except OSError:
+        return _entry(path, None)
 
 
 def _members(root: str, source: Source) -> list[Entry]:
-    """Rows of tables and members of archives, stamped with the size and time of all that DATA consists of."""
+    """The files that a table names; or rows of tables and members of archives, stamped with the size and time of all
+    that DATA consists of."""
+    if isinstance(source, Joined):
+        return [entry for part in source.parts for entry in _members(root, part)]
+    paths = [os.path.abspath(source.path(index)) for index in range(len(source))]
+    if isinstance(source, Files):
+        return [_named(path) for path in paths]
     folder = root if os.path.isdir(root) else os.path.dirname(root)
     files = [join(folder, name) for name in os.listdir(folder)] if os.path.isdir(root) or "{" in root else [root]
     facts = [os.stat(file) for file in files if os.path.isfile(file)]
@@ -135,5 +168,4 @@ def _members(root: str, source: Source) -> list[Entry]:
 
         return read
 
-    paths = (os.path.abspath(source.path(index)) for index in range(len(source)))
     return [Entry(path, size, time, reader(index)) for index, path in enumerate(paths)]

@@ -116,14 +116,19 @@ def stamp(where: str) -> tuple[int, int, int] | None:
     return facts.st_dev, facts.st_ino, facts.st_ctime_ns
 
 
-def create_table(where: str, made: Made) -> Table:
-    """An empty index. Raises `MiradaError` for a folder that holds something else."""
-    lancedb = lancedb_module()
+def require_room(where: str) -> None:
+    """Raise `MiradaError` where no index can be made: LanceDB is missing, or the folder holds something else."""
+    lancedb_module()
     if not is_remote(where) and os.path.isdir(where) and [name for name in os.listdir(where) if name[0] != "."]:
         raise MiradaError(f"{where!r} holds other things already: give --index a new folder.")
+
+
+def create_table(where: str, made: Made) -> Table:
+    """An empty index. Raises `MiradaError` where there can be none."""
+    require_room(where)
     schema = schema_of(made.dim).with_metadata({"mirada": json.dumps(made._asdict())})
     with storage(where):
-        return lancedb.connect(where).create_table(TABLE, schema=schema)
+        return lancedb_module().connect(where).create_table(TABLE, schema=schema)
 
 
 def open_table(where: str) -> tuple[Table, Made]:

@@ -21,8 +21,10 @@ SECONDS = 2.0  # from one look to the next, at least; and ten times as long as a
 
 
 def changes_of(data: str | os.PathLike[str], where: str, **options: Any) -> Iterator[Changes]:
-    """What was taken in, each time that something was. Goes on until it is stopped."""
-    known = before = _stamps(data)
+    """What was taken in, each time that something was: at first what came while the index was made. Goes on until it is
+    stopped."""
+    known: dict[str, tuple[int, int]] | None = None
+    before = None
     while True:
         began = time.monotonic()
         now = _stamps(data)

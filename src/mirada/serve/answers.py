@@ -79,6 +79,7 @@ class Group(BaseModel):
 
 class Groups(BaseModel):
     total: int
+    version: str
     groups: list[Group]
 
 

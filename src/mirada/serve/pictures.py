@@ -20,7 +20,8 @@ LONGEST = 10_000  # characters of a query or condition
 Number = Annotated[int, Path(ge=0, lt=1 << 53, description="A picture's id.")]
 Where = Annotated[str | None, Query(max_length=LONGEST, description="date > 2024 and path like '%trip%'")]
 Chosen = Annotated[list[str], Query(max_length=64, description="Ids of pictures, or keys of uploads.")]
-KEPT = {"cache-control": "private, max-age=86400"}  # the page asks with the index's version in the address
+KEPT = {"cache-control": "private, max-age=86400"}
+Version = Annotated[str, Query(alias="v", max_length=64, description="The index's: with it, an answer may be kept.")]
 
 
 def pictures(shelf: Shelf) -> APIRouter:
@@ -44,18 +45,20 @@ def pictures(shelf: Shelf) -> APIRouter:
         return picture_of(shelf.rows.row(number))
 
     @routes.get("/pictures/{number}/thumbnail", response_class=Response)
-    def thumbnail(number: Number) -> Response:
+    def thumbnail(number: Number, version: Version = "") -> Response:
         """WebP, 256 pixels along the longer side."""
-        return Response(shelf.rows.row(number, ("thumbnail",))["thumbnail"], media_type="image/webp", headers=KEPT)
+        return _webp(shelf.rows.row(number, ("thumbnail",))["thumbnail"], version)
 
     @routes.get("/pictures/{number}/view", response_class=Response)
-    def view(number: Number, side: Annotated[int, Query(ge=16, le=SIDES)] = 1600) -> Response:
+    def view(
+        number: Number, side: Annotated[int, Query(ge=16, le=SIDES)] = 1600, version: Version = ""
+    ) -> Response:  # fmt: skip
         """The picture for a screen, upright, as WebP, whatever its own format is; without what is hidden in a file."""
         image = shelf.rows.picture(number, side)
         image.thumbnail((side, side))
         buffer = BytesIO()
         image.save(buffer, "WEBP", quality=88, method=1)
-        return Response(buffer.getvalue(), media_type="image/webp", headers=KEPT)
+        return _webp(buffer.getvalue(), version)
 
     @routes.get("/pictures/{number}/file", response_class=Response)
     def file(number: Number) -> Response:
@@ -123,9 +126,13 @@ def pictures(shelf: Shelf) -> APIRouter:
         """Groups of near-duplicates, the largest group first, in each the largest picture first."""
         found = shelf.duplicates()
         groups = [_group(shelf, [row["id"] for row in group]) for group in found[offset : offset + limit]]
-        return Groups(total=len(found), groups=groups)
+        return Groups(total=len(found), version=shelf.rows.version(), groups=groups)
 
     return routes
+
+
+def _webp(data: bytes, version: str) -> Response:
+    return Response(data, media_type="image/webp", headers=KEPT if version else {"cache-control": "no-cache"})
 
 
 def _group(shelf: Shelf, ids: list[int]) -> Group:

@@ -120,17 +120,16 @@ class Rows:
             return self._orders[key]
 
     def original(self, number: int) -> tuple[bytes, bool]:
-        """A picture's bytes, and whether they are the file's own. Where the file is gone, or one of many in an archive
-        or table, the thumbnail stands in."""
-        row = self.row(number, ("path", "raw", "source", "thumbnail"))
+        """A picture's bytes, and whether they are the file's own. Where the file is gone, or lies in an archive or
+        table, the thumbnail stands in."""
+        row = self.row(number, ("path", "raw", "thumbnail"))
         path = row["path"] if row["raw"] is None else os.fsdecode(row["raw"])
-        if row["source"] is None:
-            try:
-                with open(path, "rb", opener=_without_waiting) as file:
-                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                        return file.read(), True
-            except (OSError, ValueError):
-                pass
+        try:
+            with open(path, "rb", opener=_without_waiting) as file:
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return file.read(), True
+        except (OSError, ValueError):
+            pass
         return row["thumbnail"], False
 
     def picture(self, number: int, at_least: int) -> Image.Image:

@@ -8,7 +8,12 @@ import { views } from '/views.js';
 
 const SORTS = { newest: ['date', true], oldest: ['date', false], byPath: ['path', false], largest: ['size', true], widest: ['width', true], byCamera: ['camera', false] };
 const HITS = 500;
-const index = await Promise.all([ask('/api/index'), speak(localStorage.language || navigator.language.slice(0, 2))]).then(([about]) => about);
+const speaking = speak(localStorage.language || navigator.language.slice(0, 2));
+const index = await ask('/api/index').catch(error => {
+  find('#status').replaceChildren(make('span', { class: 'wrong' }, error.message));
+  return new Promise(() => {});  // there is nothing to show until the page is loaded again
+});
+await speaking;
 let view = 'gallery', all = false, asking = null, asked = { q: '', plus: [], minus: [] };
 
 const grid = new Grid(find('#grid'), async place => {
@@ -38,14 +43,16 @@ async function show(settled = false) {
   drawViews();
   find('#grid').hidden = false;
   find('#groups').hidden = true;
+  find('#where').disabled = !isSearch && view !== 'gallery';  // other views are of all pictures
   try {
-    if (isSearch) await showHits(settled, mine);
+    if (isSearch) await showHits(settled && find('#words').value, mine);
     else await views[view](page, mine.signal);
   } catch (error) {
     if (error.name !== 'AbortError' && mine === asking) fail(error);
   }
 }
 
+/** `settled` is what stood in the box when it was sent off, or false; what was typed since is no part of this answer. */
 async function showHits(settled, mine) {
   const timer = setTimeout(() => page.status(say('busy')), 400);
   let found;
@@ -55,11 +62,12 @@ async function showHits(settled, mine) {
     clearTimeout(timer);
   }
   if (mine !== asking) return;
-  if (settled) { search.settle(found.terms); asked = search.query(); remember(); }
+  if (settled !== false && settled === find('#words').value) { search.settle(found.terms); asked = search.query(); remember(); }
   const count = found.pictures.length;
   grid.reset(count, async (offset, limit) => found.pictures.slice(offset, offset + limit), found.version);
   if (!count) page.status(say('none') + ' ', make('button', { type: 'button', class: 'button', onclick: () => { all = true; show(); } }, say('showAll')));
-  else page.status(all ? say('nearest', { count: number(count) }) : count === 1 ? say('oneHit') : say('hits', { count: number(count) }));
+  else if (count === 1 && !all) page.status(say('oneHit'));
+  else page.status(say(all ? 'nearest' : count < HITS ? 'hits' : 'bestHits', { count: number(count) }));
 }
 
 function fail(error) {

@@ -22,12 +22,24 @@ async function outliers(page, signal) {
 async function duplicates(page, signal) {
   page.status(say('comparing'));
   page.grid.reset(0, null, 0);
-  const found = await ask('/api/duplicates', { limit: 200 }, { signal });
-  page.status(found.total ? say('aboutDuplicates', { count: number(found.total) }) : say('noDuplicates'));
+  const groups = find('#groups'), more = make('button', { type: 'button', class: 'button', onclick: () => add(more.offset).catch(failed) }, say('moreGroups'));
+  const failed = error => { if (error.name !== 'AbortError') page.status(error.message); };
+  async function add(offset) {
+    const found = await ask('/api/duplicates', { offset, limit: 200 }, { signal });
+    page.status(found.total ? say('aboutDuplicates', { count: number(found.total) }) : say('noDuplicates'));
+    if (!offset) { page.grid.reset(0, null, found.version); groups.replaceChildren(); }
+    more.remove();
+    groups.append(...found.groups.map(group => section(page, group, found.version)));
+    more.offset = offset + found.groups.length;
+    if (found.groups.length && more.offset < found.total) groups.append(more);
+  }
+  await add(0);
   find('#grid').hidden = true;
-  const groups = find('#groups');
   groups.hidden = false;
-  groups.replaceChildren(...found.groups.map(group => make('section', { class: 'group' }, ...group.pictures.map(row => make('figure', {},
-    make('button', { type: 'button', class: 'small', 'aria-label': shown(row.name), onclick: () => page.open(row) }, make('img', { alt: '', loading: 'lazy', src: pictureAt(row.id, 'thumbnail') })),
-    make('figcaption', {}, make('bdi', {}, shown(row.name)), make('span', { class: 'soft' }, `${row.width} × ${row.height}`)))))));
+}
+
+function section(page, group, version) {
+  return make('section', { class: 'group' }, ...group.pictures.map(row => make('figure', {},
+    make('button', { type: 'button', class: 'small', 'aria-label': shown(row.name), onclick: () => page.open(row) }, make('img', { alt: '', loading: 'lazy', src: pictureAt(row.id, 'thumbnail', { v: version }) })),
+    make('figcaption', {}, make('bdi', {}, shown(row.name)), make('span', { class: 'soft' }, `${row.width} × ${row.height}`)))));
 }
