@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import mirada
 from mirada.backbones import build
+from mirada.data.decode import decode
 from mirada.errors import MiradaError
 from mirada.model import AT_ONCE, Model
 from mirada.preprocess import Preprocess
@@ -73,6 +74,23 @@ def test_every_kind_of_image_gives_the_same_feature(tmp_path: Path) -> None:
         torch.testing.assert_close(model.encode_image(one), expected[:1])
     grey = model.encode_image(Image.fromarray(np.full((20, 20), 100, np.uint8)))
     assert grey.shape == (1, 64)
+
+
+def test_an_opened_picture_is_seen_as_its_file_is(tmp_path: Path) -> None:
+    model, lying, clear = tiny(), tmp_path / "lying.jpg", tmp_path / "clear.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(40 * 20 * 3, dtype=np.uint32).astype(np.uint8).reshape(20, 40, 3)).save(lying, exif=exif)
+    see_through = shape_picture("red", 0, 40).convert("RGBA")
+    see_through.putalpha(Image.fromarray((np.arange(1600) % 256).astype(np.uint8).reshape(40, 40)))
+    see_through.save(clear)
+    for path in (lying, clear):
+        expected = model.encode_image(path)
+        with Image.open(path) as image:
+            assert torch.equal(model.encode_image(image), expected)
+    upright = decode(lying.read_bytes())
+    assert upright.size == (20, 40)
+    assert torch.equal(model.encode_image(upright), model.encode_image(lying))  # it is not turned again
 
 
 def test_many_images_are_encoded_in_parts() -> None:

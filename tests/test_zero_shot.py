@@ -83,6 +83,13 @@ def test_a_vector_is_the_mean_of_its_sentences() -> None:
     torch.testing.assert_close(vectors[0], F.normalize(sentences.mean(0), dim=0))
 
 
+def test_classes_may_be_called_the_same() -> None:
+    model, crane = two_towers(), Label("crane")
+    vectors = class_vectors(model, [crane, Label("dog"), crane, Label("cat")], ["a {}"])
+    expected = model.encode_text(["a crane", "a dog", "a crane", "a cat"], normalize=True)
+    torch.testing.assert_close(vectors, expected)
+
+
 def test_vectors_are_encoded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model, labels = two_towers(), [Label("cat"), Label("dog")]
     read: list[str] = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mirada.backbones import build
 from mirada.data.dataset import why
-from mirada.data.decode import UndecodableImage, decode
+from mirada.data.decode import UndecodableImage, as_seen, decode
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features
 from mirada.preprocess import Preprocess
@@ -328,9 +328,8 @@ def _unit(feature: Tensor) -> Tensor:
 
 
 def _open(image: ImageInput) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" else image.convert("RGB")
     try:
-        return decode(Path(image).read_bytes())
+        return as_seen(image) if isinstance(image, Image.Image) else decode(Path(image).read_bytes())
     except (OSError, UndecodableImage) as error:
-        raise MiradaError(f"Cannot read {os.fspath(image)!r}: {why(error)}; is it an image?") from error
+        name = "the image" if isinstance(image, Image.Image) else repr(os.fspath(image))
+        raise MiradaError(f"Cannot read {name}: {why(error)}; is it an image?") from error

@@ -118,7 +118,8 @@ def class_vectors(
     folder = cache_folder("texts")
     file = None if folder is None else folder / f"{_key(model)}.safetensors"
     known = {} if file is None else _read(file)
-    sentences = {_name(label, chosen): _sentences(label, chosen) for label in labels}
+    names = [_name(label, chosen) for label in labels]  # equal ones for classes that are called the same
+    sentences = {name: _sentences(label, chosen) for name, label in zip(names, labels, strict=True)}
     missing = {name: texts for name, texts in sentences.items() if name not in known}
     flat = [text for texts in missing.values() for text in texts]
     parts = []
@@ -135,7 +136,7 @@ def class_vectors(
         known |= fresh
         if file is not None:
             _write(file, known)
-    return torch.stack([known[name] for name in sentences])
+    return torch.stack([known[name] for name in names])
 
 
 def probabilities(model: Model, images: Tensor, vectors: Tensor, nothing: Tensor | None = None) -> Tensor:

@@ -93,6 +93,16 @@ def test_float_tiff_is_stretched():
     assert decode(encoded(Image.fromarray(np.full((4, 4), 7, np.float32)), "TIFF")).getpixel((0, 0)) == (0, 0, 0)
 
 
+def test_what_is_no_number_does_not_darken_the_rest():
+    values = np.linspace(-2, 3, 16, dtype=np.float32).reshape(4, 4)
+    values[0, 1], values[0, 2] = np.nan, np.inf
+    found = pixels(decode(encoded(Image.fromarray(values), "TIFF")))[..., 0]
+    assert (found.ravel()[0], found.ravel()[1], found.ravel()[2], found.ravel()[-1]) == (0, 0, 255, 255)
+    assert len(np.unique(found)) == 14
+    with pytest.raises(UndecodableImage, match="no pixel is a number"):
+        decode(encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"))
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_is_laid_on_white(mode):
     image = Image.new("RGBA", (4, 2), (0, 0, 0, 255))
@@ -178,7 +188,7 @@ def test_a_large_image_below_the_limit_neither_warns_nor_fails():
 
 
 def test_missing_readers_name_what_to_install(monkeypatch):
-    monkeypatch.setattr(decoding, "_readers", lambda: ["PNG"])
+    monkeypatch.setattr(decoding, "readable_formats", lambda: ["PNG"])
     with pytest.raises(UndecodableImage, match=r"pip install 'mirada\[heif\]'"):
         decode(b"\0\0\0\x18ftypheic\0\0\0\0")
     with pytest.raises(UndecodableImage, match="AVIF needs Pillow"):

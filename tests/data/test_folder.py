@@ -118,6 +118,23 @@ def test_links_are_followed_once(tmp_path):
     assert open_data(tmp_path / "data").splits["all"].names == ["a/1.png", "b/2.png"]
 
 
+def test_a_folder_keeps_its_own_name_whatever_links_to_it(tmp_path):
+    fill(tmp_path / "data", {"cat/1.png": 1, "dog/1.png": 2})
+    (tmp_path / "data/pets").symlink_to("cat")
+    (tmp_path / "data/dog/more").symlink_to("../cat")
+    assert open_data(tmp_path / "data").splits["all"].names == ["cat/1.png", "dog/1.png"]
+
+
+def test_a_link_in_a_circle_is_a_file_that_cannot_be_read(tmp_path):
+    fill(tmp_path, {"cat/1.png": 1, "dog/1.png": 2})
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "cat/2.png").symlink_to("2.png")
+    source = open_data(tmp_path).splits["all"]
+    assert source.names == ["cat/1.png", "cat/2.png", "dog/1.png"]
+    with pytest.raises(UndecodableImage, match="too many levels"):
+        source.read(1)
+
+
 def test_a_file_that_goes_away_is_undecodable(tmp_path):
     source = open_data(fill(tmp_path, {"1.png": 1})).splits["all"]
     (tmp_path / "1.png").unlink()

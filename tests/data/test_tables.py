@@ -33,6 +33,19 @@ def test_every_column_of_captions_counts(tmp_path):
     assert source.captions == [("a cat", "un gato", "cat"), (), ("a dog",)]
 
 
+def test_a_row_for_each_caption_is_one_picture(tmp_path):
+    fill(tmp_path, {f"{name}.png": number for number, name in enumerate("abc")})
+    (tmp_path / "captions.csv").write_text("image,caption\na.png,one\na.png,two\nb.png,three\na.png,one\nc.png,\n")
+    source = open_data(tmp_path / "captions.csv").splits["all"]
+    assert source.names == ["a.png", "b.png", "c.png"]
+    assert source.captions == [("one", "two"), ("three",), ()]
+    (tmp_path / "labels.csv").write_text("path,label,caption\na.png,0,one\na.png,1,two\nb.png,1,\na.png,0,three\n")
+    source = open_data(tmp_path / "labels.csv").splits["all"]
+    assert source.names == ["a.png", "a.png", "b.png"]
+    assert source.captions == [("one", "three"), ("two",), ()]
+    assert source.labels.tolist() == [0, 1, 1]
+
+
 @pytest.mark.parametrize("in_memory", [0, 2**30])
 def test_row_groups_in_memory_or_not(tmp_path, in_memory):
     path = write_parquet(tmp_path / "a.parquet", {"image": IMAGES}, row_group_size=2)

@@ -91,6 +91,8 @@ def test_classes_are_matched_by_name_whatever_their_order() -> None:
     known = model(["ant", "bee", "cat"])
     assert match_classes(known, source(["bee", "cat", "ant"], [0, 1, 2, -1])).tolist() == [1, 2, 0, -1]
     assert match_classes(known, source(["cat"], [0, -1, 0])).tolist() == [2, -1, 2]
+    cranes = model(["ant", "crane", "cat", "crane"])  # ImageNet has two
+    assert match_classes(cranes, source(["crane", "ant", "crane"], [0, 1, 2, -1])).tolist() == [1, 0, 3, -1]
     with pytest.raises(MiradaError, match="does not know the class 'dog': it knows ant, bee, cat"):
         match_classes(known, source(["cat", "dog"], [0, 1]))
     with pytest.raises(MiradaError, match="have no labels"):
@@ -113,6 +115,9 @@ def test_the_split_that_is_measured() -> None:
     assert chosen(["all"], None, seed=0) == ("val", 4)
     assert chosen(["all"], "train", seed=0) == ("train", 16)
     assert chosen(["all"], "all", seed=0) == ("all", 20)
+    assert chosen(["train"], None, seed=0) == ("val", 4)
+    assert chosen(["train"], "val", seed=0) == ("val", 4)
+    assert chosen(["train"], "train", seed=0) == ("train", 20)
     with pytest.raises(MiradaError, match="no split 'val': there is all"):
         chosen(["all"], "val")
 
@@ -127,6 +132,9 @@ def test_a_limit_is_spread_over_data_sorted_by_class(folder_of_shapes, trained_r
     every = predict(trained, images, batch=7)
     assert every.places.tolist() == list(range(90))
     torch.testing.assert_close(every.logits, predict(trained, images, batch=64).logits)
+    assert whole.labels is not None
+    whole.labels[::2] = -1
+    assert predict(trained, images, limit=30).labels.min() == 0
 
 
 def test_evaluate_reports_progress(folder_of_shapes, trained_run) -> None:  # type: ignore[no-untyped-def]

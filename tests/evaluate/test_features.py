@@ -92,6 +92,16 @@ def test_they_are_computed_anew(
     assert len(computed) == 2
 
 
+def test_they_are_computed_anew_when_more_formats_can_be_read(
+    model: Model, folder: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "readable_formats", lambda: ["PNG"])
+    extract(model, source(folder))
+    monkeypatch.setattr(module, "readable_formats", lambda: ["PNG", "HEIF"])
+    extract(model, source(folder))
+    assert len(computed) == 2
+
+
 def test_exact_pixels_are_others(model: Model, folder: Path, computed: list[int]) -> None:
     for exact in (False, True):
         extract(model, source(folder), exact_pixels=exact)

@@ -13,6 +13,7 @@ from mirada.backbones import build
 from mirada.data.sources import open_data
 from mirada.errors import MiradaError
 from mirada.evaluate import pairs as module
+from mirada.evaluate.accuracy import wilson_interval
 from mirada.evaluate.pairs import pair_retrieval, recalls
 from mirada.evaluate.predict import evaluation_images
 from mirada.evaluate.run import evaluate
@@ -73,7 +74,15 @@ def test_of_images_with_captions(tmp_path: Path) -> None:
     assert result["metrics"].keys() == {f"{way}/R@{most}" for way in ("text_to_image", "image_to_text")
                                         for most in (1, 5, 10)}  # fmt: skip
     assert result["metrics"]["image_to_text/R@10"] >= result["metrics"]["image_to_text/R@1"]
-    assert len(result["interval"]) == 2
+    texts = {f"shape {number}" for number in range(1, 8)} | {f"forma {number}" for number in range(8)}
+    assert result["interval"] == list(wilson_interval(result["metrics"]["text_to_image/R@1"], len(texts)))
+
+
+def test_images_that_cannot_be_read_are_not_counted(tmp_path: Path) -> None:
+    model, data = two_towers(tmp_path)
+    sorted(data.rglob("*.png"))[-1].write_bytes(b"broken")
+    result = evaluate(str(model), str(data), probe="retrieval")
+    assert (result["n"], len(result["skipped"])) == (7, 1)
 
 
 def test_some_of_them(tmp_path: Path) -> None:
@@ -82,10 +91,11 @@ def test_some_of_them(tmp_path: Path) -> None:
     model, data = two_towers(tmp_path)
     loaded = load(model)
     images = evaluation_images(loaded, open_data(data).splits["all"])
-    few = dict(pair_retrieval(loaded, images, limit=3))
+    few, asked, _ = pair_retrieval(loaded, images, limit=3)
+    assert asked == 3
     assert few["image_to_text/R@10"] == 1  # there are six captions at most
     source = open_data(data).splits["all"]
     source.captions = None
     with pytest.raises(MiradaError, match=r"None of these images has a caption: put a \.txt"):
-        list(pair_retrieval(loaded, evaluation_images(loaded, source)))
+        pair_retrieval(loaded, evaluation_images(loaded, source))
     assert np.isfinite(list(few.values())).all()

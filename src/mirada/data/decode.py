@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from mirada.errors import MiradaError
 
 __all__ = [
-    "IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "decode", "decode_alpha", "decode_mask", "open_header",
-    "to_canvas",
+    "IMAGE_SUFFIXES", "MAX_PIXELS", "UndecodableImage", "as_seen", "decode", "decode_alpha", "decode_mask",
+    "open_header", "readable_formats", "to_canvas",
 ]  # fmt: skip
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; more is an attack or a mistake. Pillow's own limit for an error.
@@ -56,14 +56,18 @@ def decode(data: bytes, *, at_least: int | None = None) -> Image.Image:
     Raises:
         UndecodableImage: empty, cut short, broken, too large, or no image at all.
     """
-    image = _open(data)
+    return as_seen(_open(data), at_least=at_least)
+
+
+def as_seen(image: Image.Image, *, at_least: int | None = None) -> Image.Image:
+    """An image that Pillow has opened, as `decode` gives it. Raises `UndecodableImage` for a broken file."""
     try:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         image.load()
         return _upright(_to_rgb(image), _orientation(image))
     except Exception as error:  # a decoder may raise anything on hostile bytes
-        raise UndecodableImage(f"broken {image.format} file: {_one_line(error)}") from error
+        raise UndecodableImage(f"broken {image.format or 'image'} file: {_one_line(error)}") from error
 
 
 def decode_mask(data: bytes) -> NDArray[np.bool_]:
@@ -110,8 +114,8 @@ def to_canvas(image: Image.Image, side: int) -> tuple[Tensor, float]:
 
 
 @cache
-def _readers() -> list[str]:
-    """The formats that can be read here. Registers Pillow's plugins, and pillow-heif if it is installed, once."""
+def readable_formats() -> list[str]:
+    """Those of `FORMATS` that can be read here. Registers Pillow's plugins, and pillow-heif's if it is there, once."""
     Image.init()
     try:
         from pillow_heif import register_heif_opener
@@ -137,7 +141,7 @@ def open_header(data: bytes) -> Image.Image:
     large images that are still allowed."""
     if not data:
         raise UndecodableImage("the file is empty")
-    for name in _readers():
+    for name in readable_formats():
         factory, accept = Image.OPEN[name]
         try:
             if not accept or accept(data[:16]) is True:
@@ -170,7 +174,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    if orientation not in UPRIGHT:
+        return image
+    turned = image.transpose(UPRIGHT[orientation])
+    turned.info.clear()  # which says that it is still to be turned
+    return turned
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -188,9 +196,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_grey(image: Image.Image) -> Image.Image:
     """More than 8 bits to 8. Whole numbers within 16 bits keep their meaning (65535 is white); others have no agreed
-    white and are stretched from their darkest to their brightest."""
+    white and are stretched from their darkest to their brightest; what is no number is as dark as the darkest."""
     values = np.asarray(image).astype(np.float32)
-    low, high = values.min(), values.max()
+    known = values[np.isfinite(values)]
+    if not len(known):
+        raise ValueError("no pixel is a number")
+    low, high = known.min(), known.max()
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     if image.mode != "F" and low >= 0 and high <= 65535:
         low, high = 0, 65535
     return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8))

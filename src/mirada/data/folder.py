@@ -34,11 +34,12 @@ def is_image(path: str) -> bool:
 
 
 def visible_files(root: str) -> list[str]:
-    """Every file below `root` that is not hidden, sorted, relative to `root`. Links are followed, each folder once."""
+    """Every file below `root` that is not hidden, sorted, relative to `root`. Links are followed, each folder once: by
+    its own name, if that is below `root` too."""
     found: list[str] = []
-    todo, seen = [""], set()
-    while todo:
-        inside = todo.pop()
+    todo, linked, seen = [""], list[str](), set()
+    while todo or linked:
+        inside = todo.pop() if todo else linked.pop()
         folder = join(root, inside)
         try:
             status = os.stat(folder)
@@ -47,12 +48,21 @@ def visible_files(root: str) -> list[str]:
             seen.add((status.st_dev, status.st_ino))
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                    (todo if entry.is_dir() else found).append(join(inside, entry.name))
+                    kind = found if not _is_folder(entry) else linked if entry.is_symlink() else todo
+                    kind.append(join(inside, entry.name))
         except OSError as error:
             raise MiradaError(
                 f"Cannot read the folder {folder!r}: {why(error)}; give yourself access to it, or move it elsewhere."
             ) from error
     return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """What cannot be told, as of a link that leads in a circle, is a file: one that cannot be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def open_folder(root: str, files: Sequence[str], skipped: list[Skipped]) -> dict[str, Source]:

@@ -133,8 +133,28 @@ def _open_paths(path: str, columns: Columns, skipped: list[Skipped]) -> Source:
     ]
     kept = {key: [v for v, found in zip(values, there, strict=True) if found] for key, values in columns.items()}
     files = [str(file) for file, found in zip(paths, there, strict=True) if found]
+    files, kept = _with_all_captions(files, kept)
     masks = kept.get("mask") and [_file_or_bytes(mask) for mask in kept["mask"]]
     return Files(root, files, **annotations(kept, path), masks=masks)
+
+
+def _with_all_captions(files: list[str], columns: Columns) -> tuple[list[str], Columns]:
+    """Rows of one file that differ in nothing but their captions become one row that has all of these: many tables have
+    a row for each caption."""
+    names = [name for name in columns if is_caption(name)]
+    if not names or len(set(files)) == len(files):
+        return files, columns
+    others = [columns[name] for name in ("label", "label_name", "mask") if name in columns]
+    first: dict[str, int] = {}
+    owner = [first.setdefault(repr((file, *said)), row) for row, (file, *said) in
+             enumerate(zip(files, *others, strict=True))]  # fmt: skip
+    merged: Columns = {name: [[] for _ in files] for name in names}
+    for name in names:
+        for row, value in zip(owner, columns[name], strict=True):
+            merged[name][row] += value if isinstance(value, (list, tuple)) else [value]
+    rows = sorted(first.values())
+    kept = {name: [values[row] for row in rows] for name, values in (columns | merged).items()}
+    return [files[row] for row in rows], kept
 
 
 def _file_or_bytes(value: Any) -> str | bytes | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import mirada
 from mirada.caching import add_tensors, cache_folder
-from mirada.data.decode import UndecodableImage
+from mirada.data.decode import UndecodableImage, readable_formats
 from mirada.data.images import Progress
 from mirada.data.sources import Source
 from mirada.errors import MiradaError
@@ -89,7 +89,7 @@ def _key(model: Model, source: Source, exact_pixels: bool, on_progress: Progress
     total = blake2b(digest_size=20)
     design = model.design.to_dict()
     facts = {name: design[name] for name in ("architecture", "preprocess", "projection")}
-    versions = [FORMAT, mirada.__version__, torch.__version__, PIL.__version__]
+    versions = [FORMAT, mirada.__version__, torch.__version__, PIL.__version__, *readable_formats()]
     total.update(json.dumps([facts, versions, model.device.type, exact_pixels], sort_keys=True).encode())
     weights = model.state_dict().items()
     add_tensors(total, (pair for pair in weights if pair[0].startswith(("backbone.", "projection."))))

@@ -2,6 +2,7 @@
 right answer among the first K, as in CLIP's evaluation (arXiv:2103.00020, section 3.1.4 and appendix E)."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,24 +14,32 @@ from mirada.errors import MiradaError
 from mirada.evaluate.predict import some_of, unit_features
 from mirada.model import Model
 
-__all__ = ["pair_retrieval", "queries_of", "recalls"]
+__all__ = ["PairScores", "pair_retrieval", "queries_of", "recalls"]
 
 RANKS = (1, 5, 10)
 AT_ONCE = 1 << 24  # similarities held at a time
 
 
+class PairScores(NamedTuple):
+    """{"text_to_image/R@1": share, ...}, and how many images and texts were asked with."""
+
+    metrics: dict[str, float]
+    images: int
+    texts: int
+
+
 def pair_retrieval(
     model: Model, images: Images, *, batch: int = 256, limit: int | None = None, on_progress: Progress | None = None
-) -> Iterator[tuple[str, float]]:  # fmt: skip
-    """("text_to_image/R@1", share), ... and ("image_to_text/R@1", share), ... of the images that have a caption, or of
-    `limit` of them, spread evenly. Equal captions of several images are one query with several right answers."""
+) -> PairScores:
+    """Both ways, of the images that have a caption, or of `limit` of them, spread evenly. Equal captions of several
+    images are one query with several right answers."""
     wanted = np.array([place for place, some in enumerate(images.captions(np.arange(len(images)))) if some], np.int64)
     if not len(wanted):
         raise MiradaError("None of these images has a caption: put a .txt beside each, or use a column caption.")
     kept, image = unit_features(model, images, some_of(wanted, limit), batch=batch, on_progress=on_progress)
     texts, pairs = queries_of(images.captions(kept))
     text = model.encode_text(texts, normalize=True).cpu()
-    return recalls(image, text, pairs)
+    return PairScores(dict(recalls(image, text, pairs)), len(image), len(texts))
 
 
 def queries_of(captions: Sequence[Captions]) -> tuple[list[str], Tensor]:

@@ -45,8 +45,8 @@ def evaluation_images(
 def predict(
     model: Model, images: Images, *, batch: int = 256, limit: int | None = None, on_progress: Progress | None = None
 ) -> Predictions:
-    """Logits of all images in order, or of `limit` of them, spread evenly: data often come sorted by class."""
-    wanted = some_of(np.arange(len(images)), limit)
+    """Logits of all images in order, or of `limit` of those with a label, spread evenly."""
+    wanted = np.arange(len(images)) if limit is None else some_of(np.flatnonzero(images.labels >= 0), limit)
     kept, logits = of_all(model.logits, model, images, wanted, batch, "measuring", on_progress)
     return Predictions(images.usable[kept], images.labels[kept], logits)
 

@@ -171,9 +171,9 @@ def measure_pairs(
 ) -> Measured:
     """Retrieval between images and their captions."""
     images = evaluation_images(model, source, keep=False, **reading)
-    metrics = dict(pair_retrieval(model, images, batch=batch, on_progress=on_progress))
-    count = sum(map(bool, images.captions(np.arange(len(images)))))
-    return Measured("", count, metrics, images.skipped_files(), [])
+    found = pair_retrieval(model, images, batch=batch, on_progress=on_progress)
+    interval = wilson_interval(found.metrics["text_to_image/R@1"], found.texts)
+    return Measured("", found.images, found.metrics, images.skipped_files(), [], interval)
 
 
 def measure_objects(
@@ -274,17 +274,18 @@ def seed_of_split(model: Model, data: str) -> int | None:
 def choose_split(dataset: DataSet, wanted: str | None, seed: int | None) -> tuple[str, Source, list[str]]:
     """The wanted split, or the first of test, val, all and train that is there; its name, and what to say of it.
 
-    Of an undivided data set that the model was trained on, `seed` finds the part that training held out: to measure
-    on the rest would flatter the model.
+    Of a data set with one split only that the model was trained on, `seed` finds the part that training held out: to
+    measure on the rest would flatter the model.
     """
     splits = dataset.splits
-    if seed is not None and wanted != "all" and set(splits) == {"all"} and len(splits["all"]) > 1:
+    only = next((name for name in ("all", "train") if set(splits) == {name}), None)
+    if seed is not None and only is not None and wanted != only and len(splits[only]) > 1:
         parts = train_and_validation(dataset, seed)
         if wanted == "train":
             return "train", parts.train, []
         if wanted in (None, "val"):
             note = f"The model was trained on {len(parts.train):,} of these images and is measured on the other "
-            return "val", parts.validation, [f"{note}{len(parts.validation):,}; --split all takes all of them."]
+            return "val", parts.validation, [f"{note}{len(parts.validation):,}; --split {only} takes all of them."]
     if wanted is None:
         wanted = next(name for name in ("test", "val", "all", "train") if name in splits)
     if wanted not in splits:
@@ -314,7 +315,8 @@ def choose_training(dataset: DataSet, wanted: str | None, seed: int) -> tuple[So
 
 
 def match_classes(model: Model, source: Source) -> NDArray[np.int64]:
-    """The source's labels as the model numbers its classes; -1 stays."""
+    """The source's labels as the model numbers its classes; -1 stays. Of several classes of one name, the first is the
+    model's first."""
     if model.classes is None:
         raise MiradaError(f"The model {model.architecture!r} has no classification head: train one, or "
                           "measure its features with --probe knn or linear.")  # fmt: skip
@@ -325,6 +327,10 @@ def match_classes(model: Model, source: Source) -> NDArray[np.int64]:
             f"The model does not know the class {unknown[0]!r}: it knows {', '.join(model.classes[:12])}"
             f"{' ...' if len(model.classes) > 12 else ''}."
         )
-    table = np.array([*(model.classes.index(name) for name in source.classes), -1])
+    left = list(model.classes)
+    table = np.full(len(source.classes) + 1, -1)
+    for number, name in enumerate(source.classes):
+        table[number] = (left if name in left else model.classes).index(name)
+        left[table[number]] = ""
     matched: NDArray[np.int64] = table[source.labels]
     return matched

@@ -63,7 +63,7 @@ def export(model: Model, layout: str, folder: str | os.PathLike[str]) -> Exporte
             cannot be written.
     """
     require_layout(layout)
-    target = Path(folder)
+    target = Path(os.path.abspath(folder))
     require_replaceable(target)
     library, propose, plan = LAYOUTS[layout]
     parts = take_apart(model)

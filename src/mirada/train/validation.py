@@ -26,7 +26,7 @@ class Validation:
     ) -> None:  # fmt: skip
         source = parts.validation
         self.model, self.name = model, parts.name
-        self.labels = model.classes is not None and source.labels is not None
+        self.labels = model.classes is not None and source.labels is not None and bool((source.labels >= 0).any())
         self.captions = captions and source.captions is not None
         self.images: Images | None = None
         self.retention: Retention | None = None
@@ -45,7 +45,7 @@ class Validation:
             predictions = predict(self.model, self.images, limit=limit, on_progress=on_progress)
             metrics |= dict(accuracy(predictions))
         if self.images is not None and self.captions:
-            metrics |= dict(pair_retrieval(self.model, self.images, limit=limit, on_progress=on_progress))
+            metrics |= pair_retrieval(self.model, self.images, limit=limit, on_progress=on_progress).metrics
         if self.retention is not None:
             metrics["same_everyday_word"] = self.retention.measure(self.model)
         return {f"{self.name}/{key}": value for key, value in metrics.items()}, predictions
