@@ -10,6 +10,7 @@ HEALTHY: dict[str, Any] = {
     "loss": 3.0, "dino/relative_loss": 0.6, "simclr/relative_loss": 0.5, "simclr/others": 254.0,
     "health/image_deviation": 0.8, "health/feature_deviation": 0.7, "health/rank": 30.0,
     "health/dino_entropy": 0.3, "health/dino_information": 0.5, "health/dino_prototypes": 0.4,
+    "clip/relative_loss": 0.5, "clip/logit_scale": 20.0,
 }  # fmt: skip
 
 SICK = {
@@ -23,7 +24,7 @@ SICK = {
     "nothing learned": {"dino/relative_loss": 0.999},
     "diverging": {"dino/relative_loss": 1.7},
     "batch too small": {"simclr/others": 14.0},
-    "temperature at its bound": {"clip/relative_loss": 0.5, "clip/logit_scale": 100.0},
+    "temperature at its bound": {"clip/logit_scale": 100.0},
 }
 
 
@@ -46,6 +47,10 @@ def test_each_disease_is_named_and_nothing_else(name: str) -> None:
     assert [alarm.name for alarm in alarms] == [name]
     assert alarms[0].message.endswith(".")
     assert alarms[0].advice.endswith((".", "?"))
+
+
+def test_a_scale_that_began_at_its_bound_has_not_run_there() -> None:
+    assert diagnose([row | {"clip/logit_scale": 100.0} for row in course({})]) == []
 
 
 def test_every_rule_has_a_course() -> None:

@@ -108,6 +108,20 @@ def test_a_learner_balances_real_terms(name: str) -> None:
     assert factors != [1.0, 1.0]
 
 
+def test_gradnorm_waits_for_the_first_loss_of_each_term() -> None:
+    balance, weight = GradNorm(["rare", "usual"]), torch.ones(2, requires_grad=True)
+    for scale, initial in (((0.0, 5.0), [0, 5]), ((3.0, 4.0), [3, 5]), ((2.0, 2.0), [3, 5])):
+        balance(torch.stack([weight[0] * scale[0], weight[1] * scale[1]]), [weight]).backward()
+        assert balance.initial.tolist() == initial
+        assert bool(balance.factor.grad.isfinite().all())
+
+
+def test_gradnorm_needs_a_layer_that_learns() -> None:
+    backbone = build("vit-pico/4(depth=1, image_size=16)").requires_grad_(False)
+    with pytest.raises(MiradaError, match="the last layers, which are frozen"):
+        Learner(backbone, "rotation + masked", balance="gradnorm")
+
+
 def test_one_term_alone_cannot_be_balanced() -> None:
     with pytest.raises(MiradaError, match="nothing to balance in 'rotation': write a sum"):
         Learner(build("vit-pico/4(depth=1, image_size=16)"), "rotation", balance="gradnorm")

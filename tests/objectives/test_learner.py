@@ -119,6 +119,15 @@ def test_mistakes_are_explained(text: str, message: str) -> None:
         learner(text)
 
 
+def test_who_is_evaluated() -> None:
+    small = "dino(hidden=32, bottleneck=16, prototypes=32)"
+    alone = learner(f"{small} + rotation")
+    assert alone.evaluated() is alone.objectives["dino"].teacher
+    for partner in ("supervised", "clip", "siglip"):  # whose head or words were trained on the student
+        both = learner(f"{small} + {partner}")
+        assert both.evaluated() is both.backbone
+
+
 def test_a_missing_fact_is_named() -> None:
     with pytest.raises(MiradaError, match="needs classes: do these data have labels"):
         Learner(build("vit-pico/4"), "supervised")

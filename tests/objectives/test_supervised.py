@@ -39,6 +39,31 @@ def test_class_weights_equal_torch() -> None:
     torch.testing.assert_close(made(backbone, data, 0.0)["loss"], F.cross_entropy(logits, data["label"], weight=weight))
 
 
+@pytest.mark.parametrize("balanced", [False, True])
+def test_chance_is_the_best_that_the_frequencies_of_the_classes_allow(balanced: bool) -> None:
+    counts = [10, 1, 5, 2]
+    made, backbone = objective(smoothing=0.1, balanced=balanced, counts=counts)
+    made.head.weight.data.zero_()
+    guess = torch.zeros(4, requires_grad=True)
+    label = torch.arange(4).repeat_interleave(torch.tensor(counts))
+    weight = made.class_weight
+    optimiser = torch.optim.LBFGS([guess], max_iter=100)
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        target = one_hot(label, 4) * 0.9 + 0.1 / 4
+        value = -(target * weight * guess.log_softmax(0)).sum() / (target * weight).sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    made.head.bias.data = guess.detach()
+    result = made(backbone, {"image": torch.randn(18, 3, 16, 16), "label": label}, 0.0)
+    torch.testing.assert_close(result["relative_loss"], torch.tensor(1.0), rtol=1e-4, atol=0)
+    one = made(backbone, {"image": torch.randn(1, 3, 16, 16), "label": label[:1]}, 0.0)
+    torch.testing.assert_close(one["relative_loss"], torch.tensor(1.0), rtol=1e-4, atol=0)
+
+
 def test_unlabelled_samples_take_no_part() -> None:
     made, backbone = objective()
     data = batch()

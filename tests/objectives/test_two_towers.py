@@ -161,6 +161,15 @@ def test_the_scale_stays_below_its_bound() -> None:
     assert float(clip.text.logit_scale.detach().exp()) == pytest.approx(100)
 
 
+def test_a_published_siglip_keeps_its_scale() -> None:
+    module = learner("siglip")
+    siglip = module.objectives["siglip"]
+    with torch.no_grad():
+        siglip.text.logit_scale.fill_(4.8)  # as SigLIP SO400M has it: 121
+    module.after_step(0.5)
+    assert float(siglip.text.logit_scale.detach()) == pytest.approx(4.8)
+
+
 def two_towers(bias: bool) -> Model:
     return Model("vit-pico/4(depth=1, image_size=16)", build(TINY), Preprocess(size=(16, 16)),
                  text=TextDesign(width=16, depth=1, num_heads=2, hidden=16, dim=64, bias=bias))  # fmt: skip

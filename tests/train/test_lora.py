@@ -55,6 +55,18 @@ def test_a_network_without_blocks_is_refused() -> None:
         add_lora(build("resnet-18"), 2)
 
 
+@pytest.mark.parametrize("objective", ["dino(hidden=32, bottleneck=16, prototypes=32)", "supervised + rotation"])
+def test_what_a_run_leaves_can_be_loaded(
+    objective: str, folder_of_shapes: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    settings = Settings(model="", init=str(trained_run), image_size=24, batch=16, steps=3, precision="float32",
+                        objective=objective, learning_rate=1e-2, validate=0, lora=2)  # fmt: skip
+    result = train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
+    before, after = load(trained_run).backbone.state_dict(), load(result["run"]).backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_run_with_it(folder_of_shapes: Path, trained_run: Path, tmp_path: Path) -> None:
     settings = Settings(model="", init=str(trained_run), image_size=24, batch=16, steps=6, precision="float32",
                         learning_rate=1e-2, validate=0, lora=2)  # fmt: skip

@@ -22,7 +22,7 @@ from mirada.precision import choose_precision
 from mirada.saving import save_atomically
 from mirada.train.average import Average
 from mirada.train.checkpoint import load_checkpoint, save_checkpoint
-from mirada.train.run import Monitor, train
+from mirada.train.run import Monitor, Run, train
 from mirada.train.settings import Settings
 
 TINY = Settings(
@@ -139,6 +139,45 @@ def test_chunks_give_the_gradient_of_the_whole_batch(objective: str, folder_of_s
     train(str(folder_of_shapes), plain, out=str(tmp_path / "a"))
     train(str(folder_of_shapes), plain.with_changes({"chunk": 4}, "test"), out=str(tmp_path / "b"))
     assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-4)
+
+
+def test_looking_at_the_terms_of_a_sum_leaves_no_trace_in_a_run_by_chunks(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TINY.with_changes(
+        {"model": "vit-pico/8(depth=1)", "steps": 4, "chunk": 4, "objective": "rotation + colorization"}, "test"
+    )
+    found = []
+    for looks in (20, 1):
+        monkeypatch.setattr("mirada.train.loop.LOOKS", looks)
+        found.append(losses(Path(train(str(folder_of_shapes), settings, out=str(tmp_path / str(looks)))["run"])))
+    assert found[0] == found[1]
+
+
+def test_few_labels_none_of_which_is_held_out(new_shapes: Callable[[int], Path], tmp_path: Path) -> None:
+    table = ["path,label", *(f"{file},{'' if number % 6 else file.parent.name}"
+                             for number, file in enumerate(sorted(new_shapes(6).rglob("*.png"))))]  # fmt: skip
+    (tmp_path / "some.csv").write_text("\n".join(table))
+    notes: list[str] = []
+
+    class Heard(Monitor):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    settings = TINY.with_changes({"objective": "supervised + rotation", "steps": 3}, "test")
+    result = train(str(tmp_path / "some.csv"), settings, out=str(tmp_path / "run"), monitor=Heard())
+    assert result["metrics"] == {}
+    assert mirada.load(result["run"]).classes == ["blue", "green", "red"]
+    assert "No accuracy is measured: of the images that are held out, none has a label." in notes
+
+
+def test_every_process_gets_as_many_images(folder_of_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirada.train.run.processes", lambda: 3)
+    for change, batch, chunk in (({}, 15, None), ({"batch": 16, "chunk": 8}, 12, 6), ({"batch": 9}, 9, None)):
+        run = Run(str(folder_of_shapes), TINY.with_changes(change, "test"), torch.device("cpu"), False, Monitor())
+        assert (run.settings.batch, run.settings.chunk) == (batch, chunk)
+    with pytest.raises(MiradaError, match="2 images at a time are too few for 3 processes"):
+        Run(str(folder_of_shapes), TINY.with_changes({"batch": 2}, "test"), torch.device("cpu"), False, Monitor())
 
 
 def test_broken_files_are_listed_not_fatal(new_shapes: Callable[[int], Path], tmp_path: Path) -> None:

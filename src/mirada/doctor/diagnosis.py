@@ -22,7 +22,7 @@ ONE_PROTOTYPE = 0.1  # entropy of an answer that is certain
 NO_DEVIATION = 0.02  # of features
 NO_RANK = 1.6  # effective dimensions; untrained networks have 4 and more
 LOST_RANK = 0.4  # of the highest rank that training has reached
-HOTTEST = 99.0  # of a scale that may be 100 at most
+HOTTEST = 99.0  # of a scale that CLIP allows 100 at most, and that may have started there
 SAME_IMAGES = 1e-3  # deviation of normalised pixels
 FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
 
@@ -171,12 +171,12 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
 
 def scale_at_its_bound(course: Course) -> Iterator[Alarm]:
     for term in () if course.young else course.terms:
-        scale = course.latest(f"{term}/logit_scale")
-        if scale and min(scale) > HOTTEST:
+        every, scale = course.values(f"{term}/logit_scale"), course.latest(f"{term}/logit_scale")
+        if scale and min(scale) > HOTTEST > every[0]:
             yield Alarm(
                 "temperature at its bound",
-                f"The scale of {term} has run to its bound ({scale[-1]:.0f}): it is surer of its pairs than captions "
-                "allow.",
+                f"The scale of {term} has run from {every[0]:.0f} to {scale[-1]:.0f}: it is surer of its pairs than "
+                "captions allow.",
                 "Lower the learning rate, use a larger --batch, or look whether images stand in the data twice.",
             )  # fmt: skip
 

@@ -70,8 +70,8 @@ class GradNorm(Balance):
         balanced = (self.factor.detach() * losses).sum()
         if not torch.is_grad_enabled():
             return balanced
-        if not bool(self.initial.any()):
-            self.initial.copy_(summed(losses) / processes())
+        if not bool(self.initial.all()):  # a batch without labels has a loss of 0, which is no start
+            self.initial.copy_(torch.where(self.initial > 0, self.initial, summed(losses) / processes()))
         norms = []
         for loss in losses:
             parts = torch.autograd.grad(loss, list(shared), retain_graph=True, allow_unused=True)
@@ -79,7 +79,7 @@ class GradNorm(Balance):
         norm = torch.stack(norms)  # (T,)
         with torch.no_grad():
             weighted = self.factor * norm
-            lag = losses / self.initial.clamp(min=1e-12)
+            lag = torch.where(self.initial > 0, losses / self.initial.clamp(min=1e-12), 1.0)
             target = weighted.mean() * (lag / lag.mean()) ** self.alpha
             gradient = (weighted - target).sign() * norm / norm.mean().clamp(min=1e-12)
         moving = (self.factor * gradient).sum()

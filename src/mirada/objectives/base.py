@@ -39,11 +39,13 @@ class Objective(nn.Module):
         encoded, pooled: names of those views that `forward` sends through the whole backbone as they are, for their
             features or for `Backbone.pooled` alone. A Learner runs all of them, for all its objectives, in one forward
             per image shape.
+        divisible: whether the loss of a batch is the mean of those of its parts, or `compare`s them.
     """
 
     views: Views
     encoded: tuple[str, ...] = ()
     pooled: tuple[str, ...] = ()
+    divisible = True
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """{"loss": scalar, "relative_loss": scalar, ...}; all are logged. `progress` is 0 at the start of training and

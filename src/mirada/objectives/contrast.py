@@ -57,7 +57,8 @@ def matched(
 def _rows(
     rows: Tensor, columns: Tensor, scale: Tensor, start: int, ignored: Tensor | None, hardness: float
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    similarity = rows @ columns.mT
+    with torch.autocast(rows.device.type, enabled=False):  # the scale multiplies what rounding takes away
+        similarity = rows @ columns.mT
     partner = torch.arange(start, start + len(rows), device=rows.device)
     logits = scale * similarity
     own = partner[:, None] == torch.arange(len(columns), device=rows.device)

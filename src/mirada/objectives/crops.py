@@ -46,7 +46,8 @@ def _views(
 def across_crops(target: Tensor, predicted: Tensor) -> dict[str, Tensor]:
     """The mean cross-entropy of the predictions of all crops, log probabilities (V, B, K), with the targets of the
     large ones, probabilities (2, B, K), but for those of the same crop; and what tells of collapse in the targets."""
-    pairs = -torch.einsum("tbk,vbk->tv", target, predicted) / target.shape[1]
+    with torch.autocast(target.device.type, enabled=False):
+        pairs = -torch.einsum("tbk,vbk->tv", target, predicted) / target.shape[1]
     loss = pairs[~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)].mean()
     entropy = torch.special.entr(target).sum(-1).mean()
     used = torch.unique(target.flatten(0, 1).argmax(1)).numel() / target.shape[-1]

@@ -10,7 +10,7 @@ from mirada.features import Backbone, Features
 from mirada.objectives.base import Encoder, Objective
 from mirada.objectives.crops import Distortion, across_crops, crop_names, multi_crop
 from mirada.objectives.heads import DistillationHead
-from mirada.objectives.masks import hide, masks_of_half
+from mirada.objectives.masks import hide, masks_of_half, of_whole_patches
 from mirada.objectives.regularisers import gram, koleo
 from mirada.objectives.sinkhorn import sinkhorn
 from mirada.objectives.teacher import copy_of, follow, momentum_at, ramp, without_noise
@@ -53,7 +53,7 @@ class DINO(Objective):
         if centring not in ("mean", "sinkhorn"):
             raise MiradaError(f"There is no centring {centring!r}: choose mean or sinkhorn.")
         self.views = multi_crop(first, second, small_distortion, count=small, share=small_share, stride=backbone.stride)
-        self.crops = crop_names(small)
+        self.crops, self.divisible = crop_names(small), False
         self.pooled = self.crops[2:] if masked or gram else self.crops
         self.encoded = self.crops[:2] if gram and not masked else ()
         self.student_temperature, self.momentum, self.freeze = student_temperature, momentum, freeze
@@ -64,6 +64,7 @@ class DINO(Objective):
         self.teacher, self.teacher_head = copy_of(backbone), copy_of(self.head)
         self.register_buffer("centre", torch.zeros(prototypes))
         if masked:
+            self.views = of_whole_patches(self.views, backbone.stride)
             self.mask_token = nn.Parameter(torch.zeros(backbone.stem_dim))
             self.patch_head = DistillationHead(backbone.dim, hidden, bottleneck, prototypes)
             self.teacher_patch_head = copy_of(self.patch_head)
@@ -96,18 +97,16 @@ class DINO(Objective):
         predicted = F.log_softmax(self.head(torch.cat(pooled), frozen).float() / self.student_temperature, 1)
         predicted = predicted.view(len(crops), count, -1)  # (V, B, K)
         result = across_crops(target, predicted)
-        loss = result["loss"]
         if taught is not None and masks is not None:
             result["masked"] = self._masked(large, taught, masks, temperature, frozen)
-            loss = loss + self.masked * result["masked"]
         if self.koleo:
             result["koleo"] = koleo(pooled[0].float())
-            loss = loss + self.koleo * result["koleo"]
         if self.gram and bool(self.get_buffer("anchored")):
             with torch.no_grad():
                 anchor = self.anchor(both).patches.flatten(1, 2).float()
             result["gram"] = gram(torch.cat([one.patches for one in large]).flatten(1, 2).float(), anchor)
-            loss = loss + self.gram * result["gram"]
+        weights = {"loss": 1.0, "masked": self.masked, "koleo": self.koleo, "gram": self.gram}
+        loss = torch.stack([weight * result[name] for name, weight in weights.items() if name in result]).sum()
         return {**result, "loss": loss}
 
     @torch.no_grad()

@@ -40,9 +40,11 @@ class Prototypes(nn.Module):
         nn.init.normal_(self.weight)
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """`frozen` keeps the directions where they are, by a gradient of zero."""
+        """`frozen` keeps the directions where they are, by a gradient of zero. In float32 whatever the autocast: these
+        scores are divided by small temperatures."""
         weight = self.weight.detach() + 0 * self.weight if frozen else self.weight
-        return F.normalize(x, dim=-1) @ F.normalize(weight, dim=-1).to(x.dtype).mT
+        with torch.autocast(x.device.type, enabled=False):
+            return F.normalize(x.float(), dim=-1) @ F.normalize(weight.float(), dim=-1).mT
 
 
 class DistillationHead(nn.Module):

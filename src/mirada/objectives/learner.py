@@ -42,11 +42,14 @@ class Learner(nn.Module):
         if balance != "fixed" and len(terms) < 2:
             raise MiradaError(f"There is nothing to balance in {text!r}: write a sum, such as 'dino + rotation'.")
         self.balance = None if balance == "fixed" else BALANCES[balance](list(self.weights))
+        if balance == "gradnorm" and not self._last_layers():
+            raise MiradaError("GradNorm compares the terms' gradients at the last layers, which are frozen: freeze "
+                              "fewer layers, or use --balance uncertainty.")  # fmt: skip
 
     @property
     def views(self) -> Callable[[Samples], dict[str, dict[str, Tensor]]]:
         """A picklable function: the views of every objective, by name. Equal views are made once per batch."""
-        return ViewsOfAll({name: objective.views for name, objective in self._terms()})
+        return ViewsOfAll({name: objective.views for name, objective in self.terms()})
 
     def train(self, mode: bool = True) -> "Learner":
         """Layers that are frozen stay as in evaluation: no drop path, and BatchNorm keeps its statistics."""
@@ -66,31 +69,33 @@ class Learner(nn.Module):
     @property
     def contrasts(self) -> bool:
         """Whether an objective compares the samples of a batch with each other."""
-        return any(isinstance(objective, Contrast) for _, objective in self._terms())
+        return any(isinstance(objective, Contrast) for _, objective in self.terms())
 
     def look(
         self, batch: dict[str, dict[str, Tensor]], progress: float, *, only_to_compare: bool = False
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Tensor]]]:
-        """What the objectives that compare samples need of these, and what the others return, both by name."""
-        terms = [term for term in self._terms() if not only_to_compare or isinstance(term[1], Contrast)]
+        """What the objectives that compare samples need of these, and what the others return, both by name. With
+        `only_to_compare` the latter return nothing, but their views go through the backbone all the same, so that its
+        random numbers fall on the same samples."""
+        terms = self.terms()
         whole = [batch[name][key] for name, one in terms for key in one.encoded]
         shared = SharedForward(self.backbone, whole, [batch[name][key] for name, one in terms for key in one.pooled])
         represented, results = {}, {}
         for name, objective in terms:
             if isinstance(objective, Contrast):
                 represented[name] = objective.represent(shared, batch[name])
-            else:
+            elif not only_to_compare:
                 results[name] = objective(shared, batch[name], progress)
         return represented, results
 
     def compare(self, represented: dict[str, dict[str, Tensor]], progress: float) -> dict[str, dict[str, Tensor]]:
         """What the objectives that compare samples return, by name."""
-        return {name: objective.compare(represented[name], progress) for name, objective in self._terms()
+        return {name: objective.compare(represented[name], progress) for name, objective in self.terms()
                 if isinstance(objective, Contrast)}  # fmt: skip
 
     def total(self, parts: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
         """What `forward` returns, from what each objective returned."""
-        parts = {name: parts[name] for name, _ in self._terms()}
+        parts = {name: parts[name] for name, _ in self.terms()}
         losses = torch.stack([self.weights[name] * part["loss"].float() for name, part in parts.items()])
         scalars = {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
         total = losses.sum()
@@ -101,27 +106,27 @@ class Learner(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Let every objective follow the new weights."""
-        for _, objective in self._terms():
+        for _, objective in self.terms():
             objective.after_step(self.backbone, progress)
         if self.balance is not None:
             self.balance.after_step()
 
     def answers(self, images: Tensor) -> dict[str, Tensor]:
         """The answers about `images`, by name, of every objective that has some: see `Objective.answers`."""
-        found = {name: objective.answers(self.backbone, images) for name, objective in self._terms()}
+        found = {name: objective.answers(self.backbone, images) for name, objective in self.terms()}
         return {name: answers for name, answers in found.items() if answers is not None}
 
     def evaluated(self) -> Backbone:
         """The backbone that becomes the run's model: a teacher where the method's authors evaluate that, unless a
-        classification head was trained on the student."""
-        teachers = [objective.evaluated() for _, objective in self._terms()]
-        if "supervised" in self.objectives:
+        classification head or a text tower was trained on the student."""
+        teachers = [objective.evaluated() for _, objective in self.terms()]
+        if "supervised" in self.objectives or self.towers() is not None:
             return self.backbone
         return next((teacher for teacher in teachers if teacher is not None), self.backbone)
 
     def towers(self) -> TwoTowers | None:
         """The objective that trains a text tower beside the backbone, if there is one."""
-        return next((objective for _, objective in self._terms() if isinstance(objective, TwoTowers)), None)
+        return next((objective for _, objective in self.terms() if isinstance(objective, TwoTowers)), None)
 
     def _last_layers(self) -> list[nn.Parameter]:
         """What GradNorm compares gradients at."""
@@ -129,7 +134,8 @@ class Learner(nn.Module):
         return [parameter for name, parameter in self.backbone.named_parameters()
                 if parameter.requires_grad and self.backbone.layer_index(name) >= first]  # fmt: skip
 
-    def _terms(self) -> list[tuple[str, Objective]]:
+    def terms(self) -> list[tuple[str, Objective]]:
+        """The objectives by name, in the order of the sum."""
         return [(name, module) for name, module in self.objectives.items() if isinstance(module, Objective)]
 
 

@@ -13,7 +13,7 @@ from mirada.data.augment import Augmentation, augmentation
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives.base import Encoder, Objective
-from mirada.objectives.masks import block_masks, hide, random_masks
+from mirada.objectives.masks import block_masks, hide, of_whole_patches, random_masks
 
 __all__ = ["Masked", "patchify"]
 
@@ -63,7 +63,7 @@ class Masked(Objective):
         self.ratio = RATIOS[method] if ratio is None else ratio
         if not 0 < self.ratio < 1:
             raise MiradaError(f"A ratio of {self.ratio} hides nothing or all: use one between 0 and 1, such as 0.6.")
-        self.views = partial(views, transform=augmentation(augment))
+        self.views = of_whole_patches(partial(views, transform=augmentation(augment)), backbone.stride)
         self.draw, self.stride = SHAPES[shape], backbone.stride
         self.normalise = method == "mae" if normalise is None else normalise
         pixels = 3 * self.stride**2

@@ -2,11 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-__all__ = ["block_masks", "hide", "masks_of_half", "random_masks"]
+from mirada.data.samples import Samples
+from mirada.errors import MiradaError
+from mirada.objectives.base import Views
+
+__all__ = ["block_masks", "hide", "masks_of_half", "of_whole_patches", "random_masks"]
+
+
+def of_whole_patches(views: Views, stride: int) -> Views:
+    """These views, of images that divide into patches of `stride` pixels only: others raise `MiradaError`."""
+    return partial(_of_whole_patches, views=views, stride=stride)
+
+
+def _of_whole_patches(samples: Samples, views: Views, stride: int) -> dict[str, Tensor]:
+    height, width = samples.size
+    if height % stride or width % stride:
+        below = max(1, height // stride) * stride
+        raise MiradaError(f"Patches of {stride} pixels are to be hidden, and images of {height}x{width} pixels do not "
+                          f"divide into them: use an image size of {below} or {below + stride}.")  # fmt: skip
+    return views(samples)
 
 
 def random_masks(count: int, grid: tuple[int, int], ratio: float) -> Tensor:

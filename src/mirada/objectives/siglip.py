@@ -52,7 +52,8 @@ def sigmoid_loss(
 def _rows(
     image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, start: int, ignored: Tensor | None, hardness: float
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    similarity = image @ text.mT
+    with torch.autocast(image.device.type, enabled=False):  # the scale multiplies what rounding takes away
+        similarity = image @ text.mT
     logits = scale * similarity + bias
     partner = torch.arange(start, start + len(image), device=image.device)
     own = partner[:, None] == torch.arange(len(text), device=image.device)

@@ -30,7 +30,8 @@ def contrast(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor,
     Rows (B, D) of `first` and `second` are views of the same image and have unit length.
     """
     rows = torch.cat([first, second])
-    logits = (rows @ rows.mT / temperature).float()
+    with torch.autocast(rows.device.type, enabled=False):  # rounding would be divided by the temperature
+        logits = rows @ rows.mT / temperature
     logits = logits.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), -torch.inf)
     return logits, torch.arange(len(rows), device=rows.device).roll(len(first))
 

@@ -60,7 +60,8 @@ class Supervised(Objective):
         augment: a name of `mirada.data.augment.AUGMENTATIONS`, or a dict of its options.
         smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567).
         mixup, cutmix: see `mix`; 0 is off.
-        counts: images per class of the training split; with `balanced`, classes are weighted by the inverse.
+        counts: images per class of the training split, which say what guessing is worth; with `balanced`, classes are
+            weighted by the inverse.
         balanced: give every class the same say in the loss.
     """
 
@@ -85,6 +86,10 @@ class Supervised(Objective):
             weight = 1 / torch.tensor(counts, dtype=torch.float32).clamp(min=1)
             weight *= classes / weight.sum()
         self.register_buffer("class_weight", weight, persistent=False)
+        known = torch.ones(classes) if counts is None else torch.tensor(counts, dtype=torch.float32)
+        frequency = (1 - smoothing) * known / known.sum().clamp(min=1) + smoothing / classes
+        guess = (weight * frequency).clamp(min=1e-9)
+        self.register_buffer("guess", (guess / guess.sum()).log(), persistent=False)
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
@@ -97,7 +102,6 @@ class Supervised(Objective):
         weighted = target * self.get_buffer("class_weight")
         loss = -(weighted * F.log_softmax(logits, 1)).sum() / weighted.sum().clamp(min=1e-6)
         right = (logits.argmax(1) == label).float() * share[:, 0]
-        frequencies = weighted.sum(0) / weighted.sum().clamp(min=1e-6)
-        chance = torch.special.entr(frequencies).sum()  # of one who knows only how frequent classes are
+        chance = -(weighted * self.get_buffer("guess")).sum() / weighted.sum().clamp(min=1e-6)
         return {"loss": loss, "relative_loss": loss.detach() / chance.clamp(min=1e-6),
                 "accuracy": right.sum() / share.sum().clamp(min=1)}  # fmt: skip

@@ -31,6 +31,8 @@ class SwAV(Objective):
         hidden, out: widths of the projection head.
     """
 
+    divisible = False
+
     def __init__(
         self, backbone: Encoder, *, distortion: Distortion = "dino", small_distortion: Distortion = "dino-small",
         small: int = 4, small_share: float = 0.5, prototypes: int = 256, temperature: float = 0.1,

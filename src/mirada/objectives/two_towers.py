@@ -24,7 +24,7 @@ from mirada.tokenizer import Tokenizer
 
 __all__ = ["Pairs", "TwoTowers"]
 
-HOTTEST = math.log(100)  # that the scale may become (arXiv:2103.00020, section 2.5)
+HOTTEST = math.log(100)  # that CLIP's scale may become (arXiv:2103.00020, section 2.5)
 
 
 class Pairs(NamedTuple):
@@ -90,6 +90,7 @@ class TwoTowers(Contrast):
         if locked:
             self.text.requires_grad_(False)
             self.text.logit_scale.requires_grad_(True)
+        self.hottest = math.inf if self.biased else max(HOTTEST, float(self.text.logit_scale.detach()))
         self.views = partial(views, transform=augmentation(augment), tokenizer=self.tokenizer, each=each)
 
     def represent(self, backbone: Encoder, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +128,7 @@ class TwoTowers(Contrast):
     @torch.no_grad()
     def after_step(self, backbone: Encoder, progress: float) -> None:
         del backbone, progress
-        self.text.logit_scale.clamp_(max=HOTTEST)
+        self.text.logit_scale.clamp_(max=self.hottest)
 
 
 def require_kind(design: TextDesign, biased: bool) -> None:

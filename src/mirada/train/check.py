@@ -6,7 +6,7 @@ from mirada.backbones import build, canonical
 from mirada.backbones.vit import ViT
 from mirada.data.samples import Samples
 from mirada.device import without_values
-from mirada.errors import blame_the_command
+from mirada.errors import MiradaError, blame_the_command
 from mirada.model import Model
 from mirada.objectives import Learner, Pairs
 from mirada.train.freeze import freeze
@@ -31,6 +31,10 @@ def check_network(start: Model | None, settings: Settings) -> str:
         freeze(backbone, settings.freeze)
         facts = {"classes": 2, "augment": settings.augment, "pairs": Pairs([("a picture",)], start)}
         learner = Learner(backbone, settings.objective, balance=settings.balance, **facts)
+        whole = [name for name, objective in learner.terms() if not objective.divisible]
+        if settings.parts > 1 and whole:
+            raise MiradaError(f"{whole[0]} looks at all images of a batch at once, and chunks divide it: leave --chunk "
+                              "out, and use a smaller --batch instead.")  # fmt: skip
         for side in sides:  # some objectives need room for tiles
             half = torch.full((3,), 0.5)
             canvases = torch.zeros(2, 3, side, side, dtype=torch.uint8)

@@ -80,6 +80,7 @@ def train_loop(
         fights: dict[str, float] = {}
         due = len(learner.weights) > 1 and bool(shared) and int(progress * LOOKS) > looked
         if settings.parts == 1 or due:
+            before = [(buffer, buffer.clone()) for buffer in learner.buffers()] if settings.parts > 1 else []
             batch = part(0)  # in full precision
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 result = learner(batch, progress)
@@ -87,6 +88,8 @@ def train_loop(
             looked = int(progress * LOOKS)
             fights = conflicts({name: weight * result[f"{name}/loss"] for name, weight in learner.weights.items()},
                                shared)  # fmt: skip
+            for buffer, value in before:
+                buffer.copy_(value)  # as if nobody had looked
         if settings.parts == 1:
             result["loss"].backward()
             scalars = {name: value.detach().float().to(device) for name, value in result.items()}

@@ -3,7 +3,8 @@
 Losses that are means over samples add up over the parts. Those that compare all samples with each other are done in
 two passes (GradCache, Gao et al. 2021, arXiv:2101.06983): every part is represented without a gradient and all are
 compared, which gives the gradient of each representation; then every part is represented again and handed its own. The
-result is the gradient of the whole batch, but for layers in which samples see each other, such as BatchNorm.
+result is the gradient of the whole batch, but for layers in which samples see each other, such as BatchNorm, and for
+means over some of the samples, as where labels are missing or classes are balanced: every part has the same say.
 """
 
 from collections.abc import Callable

@@ -97,6 +97,7 @@ class Run:
             batch = len(self.images) // (chunk or 1) * (chunk or 1)
             monitor.note(f"The batch is {batch}, because there are only {len(self.images)} images.")
             settings = replace(settings, batch=batch, chunk=chunk)
+        settings = self._shared_evenly(settings)
         halves = agreed(choose_precision(settings.precision, device) == "bfloat16", device)
         trained_by = start.provenance.get("optimiser") if start else None
         optimiser = choose_optimiser(settings, trained_by)
@@ -114,9 +115,9 @@ class Run:
         if start is None:
             backbone.prepare(preprocess.normalise(some_images(self.images)[0]))  # before any objective copies it
         freeze(backbone, settings.freeze)
-        self.adapted = [backbone, *([start.text] if start and start.text else [])] if settings.lora else []
-        for tower in self.adapted:
-            add_lora(tower, settings.lora)
+        if settings.lora:
+            for tower in [backbone, *([start.text] if start and start.text else [])]:
+                add_lora(tower, settings.lora)
         self.learner = Learner(backbone, settings.objective, balance=settings.balance, **facts).to(device)
         if settings.init is not None and (taken := take_over(self.learner, settings.init)):
             monitor.note(taken)
@@ -141,6 +142,8 @@ class Run:
             self.model, parts, captions=towers is not None, knew_words=bool(start and start.text), strict=strict,
             on_progress=monitor.progress,
         )  # fmt: skip
+        if supervised and not self.validation.labels:
+            monitor.note("No accuracy is measured: of the images that are held out, none has a label.")
         self.health = None
         if any(term.name != "supervised" for term in terms):
             pixels, labels = some_images(self.images, settings.image_size, PROBED)
@@ -168,6 +171,18 @@ class Run:
         images = self.validation.images
         validation = images.skipped_files() if images else []
         return self.skipped + self.images.skipped_files() + validation
+
+    def _shared_evenly(self, settings: Settings) -> Settings:
+        """With a batch, or chunks, of which every process gets as many images: objectives compare across processes."""
+        size = settings.batch // settings.parts
+        even = size // processes() * processes()
+        if not even:
+            raise MiradaError(f"{size} images at a time are too few for {processes()} processes: use a larger --batch "
+                              "or --chunk, more images, or fewer processes.")  # fmt: skip
+        if even == size:
+            return settings
+        self.monitor.note(f"{even} instead of {size} images at a time, to share them among {processes()} processes.")
+        return replace(settings, batch=even * settings.parts, chunk=settings.chunk and even)
 
     def _head(self, start: Model | None) -> nn.Linear | None:
         if self.classes is None:
@@ -228,8 +243,8 @@ def _train(
     metrics, predictions = run.measure(on_progress=monitor.progress)
     if run.average is not None:
         run.average.swap(run.learner)  # what was measured is what is saved
-    for tower in run.adapted:
-        merge_lora(tower)
+    if run.settings.lora:
+        merge_lora(run.model)  # which may be a teacher of what was adapted
     last = folder.rows()[-1] if folder.rows() else {"step": 0, "seconds": 0.0}
     result: dict[str, Any] = {
         "run": str(folder.path), "model": str(folder.model), "steps": last["step"], "images": seen,
