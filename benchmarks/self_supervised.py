@@ -192,7 +192,8 @@ def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -
 
 
 def draw(recorded: list[dict[str, Any]]) -> bool:
-    """The linear probe over the length of training of all that was trained for several, a panel for each data set."""
+    """The linear probe over the length of training of all that was trained for several, a panel for each data set; and
+    what is to beat there."""
     curves: dict[tuple[str, int], dict[tuple[str, str], dict[float, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -212,16 +213,23 @@ def draw(recorded: list[dict[str, Any]]) -> bool:
     figure, axes = panels(len(drawn), 6.5, 4.6)
     for place, ((data, size), found) in zip(axes, drawn.items(), strict=True):
         ends = []
+        bar = max(row["linear"] for row in recorded
+                  if not row["budget"] and (row["data"], row["image_size"]) == (data, size))  # fmt: skip
+        place.axhline(bar, color="#7a7a7a", linestyle=":")
+        place.annotate(
+            "untrained or pixels", (0, bar), xycoords=("axes fraction", "data"), xytext=(4, 3),
+            textcoords="offset points", color="#7a7a7a", fontsize=8,
+        )  # fmt: skip
         for (name, _), points in found.items():
             minutes, scores = zip(*sorted((at, statistics.mean(same)) for at, same in points.items()), strict=True)
             (line,) = place.plot(minutes, scores, marker="o", linewidth=2.5 if " + " in name else 1.5)
             ends.append((scores[-1], minutes[-1], name, line.get_color()))
-        room = 0.0
+        room, line_height = 0.0, 0.045 * (max(end[0] for end in ends) - bar)
         for end, at, name, colour in sorted(ends):
             room = max(room, end)  # so that names do not overlap
             place.annotate(name.replace(" + ", " +\n"), (at, room), xytext=(6, 0), textcoords="offset points",
                            va="center", color=colour, fontsize=8)  # fmt: skip
-            room += 0.9 * (1 + name.count(" + "))
+            room += line_height * (1 + name.count(" + "))
         ticks = sorted({at for points in found.values() for at in points})
         place.set(xscale="log", xlabel="minutes of training", ylabel="linear probe, %", title=f"{data}, {size} px")
         place.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
