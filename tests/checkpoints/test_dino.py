@@ -77,7 +77,7 @@ CASES = {  # our name -> timm's, how its names become the original's, what timm 
     "dinov2_vits14_reg": (
         "vit_small_patch14_reg4_dinov2", original_v2, vision_transformer._convert_dinov2, {"img_size": 98}),
     "dinov3_vits16": ("vit_small_patch16_dinov3_qkvb", original_v3, eva.checkpoint_filter_fn, {"global_pool": "token"}),
-    "dinov3_vitsplus16": (
+    "dinov3_vits16plus": (
         "vit_small_plus_patch16_dinov3_qkvb", original_v3, eva.checkpoint_filter_fn, {"global_pool": "token"}),
 }  # fmt: skip
 
@@ -140,7 +140,9 @@ def test_every_tensor_of_the_real_size_has_its_place(name: str) -> None:
         "hplus": "huge_plus",
         "7b": "7b",
     }
-    kind, letters, patch = re.fullmatch(r"(\w+)_vit(\w*?[a-z])(\d+)", name).groups()  # type: ignore[union-attr]
+    match = re.fullmatch(r"(\w+?)_vit(\w*?[a-z])(\d+)(plus)?(/sat493m)?", name)
+    assert match is not None
+    kind, letters, patch = match[1], match[2] + (match[4] or ""), match[3]
     theirs = {"dino": f"vit_{size[letters]}_patch{patch}_224", "dinov2": f"vit_{size[letters]}_patch14_dinov2",
               "dinov3": f"vit_{size[letters]}_patch16_dinov3"}[kind]  # fmt: skip
     rename = {"dino": original_v1, "dinov2": original_v2, "dinov3": original_v3}[kind]
@@ -153,7 +155,7 @@ def test_every_tensor_of_the_real_size_has_its_place(name: str) -> None:
     assert found.keys() == wanted.keys()
 
 
-@pytest.mark.parametrize("name", ["dino_vits16", "dinov2_vits14_reg", "dinov3_vits16", "dinov3_vitsplus16"])
+@pytest.mark.parametrize("name", ["dino_vits16", "dinov2_vits14_reg", "dinov3_vits16", "dinov3_vits16plus"])
 def test_what_is_written_back_is_what_was_read(name: str, randomise: Randomise, tmp_path: Path) -> None:
     _, tensors = pair(name, randomise, tmp_path / "model.safetensors")
     ours = mirada.load(f"dino:{name}", weights=tmp_path / "model.safetensors")
@@ -189,4 +191,17 @@ def test_names_that_are_not() -> None:
         with pytest.raises(MiradaError, match=said):
             mirada.load(ref)
     assert mae.repository("mae_vit_base_patch16") == "facebook/vit-mae-base"
-    assert dino.repository("dinov3_vitb16") == "facebook/dinov3-vitb16-pretrain-lvd1689m"
+    assert {name: dino.repository(name) for name in dino.NAMES if name.startswith("dinov3")} == {
+        name: f"facebook/{name.partition('/')[0].replace('_', '-')}-pretrain-{name.partition('/')[2] or 'lvd1689m'}"
+        for name in ("dinov3_vits16", "dinov3_vits16plus", "dinov3_vitb16", "dinov3_vitl16", "dinov3_vith16plus",
+                     "dinov3_vit7b16", "dinov3_vitl16/sat493m", "dinov3_vit7b16/sat493m")
+    }  # fmt: skip
+
+
+def test_weights_for_satellite_images_have_their_own_colours() -> None:
+    peer = timm.create_model("vit_large_patch16_dinov3", depth=1)
+    tensors = original_v3(dict(peer.state_dict()))
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()} | {"local_cls_norm.weight": (1024,)}
+    with pytest.raises(MiradaError, match="name them dino:dinov3_vitl16/sat493m"):
+        dino.plan("dinov3_vitl16", None, shapes)
+    assert dino.plan("dinov3_vitl16/sat493m", None, shapes).design.preprocess.mean == (0.430, 0.411, 0.296)

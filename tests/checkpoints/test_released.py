@@ -65,7 +65,7 @@ def on_the_hub(repository: str) -> tuple[str, Any, dict[str, Any]]:
         pixels = {"image_processor_type": "SiglipImageProcessor", "size": {"height": side, "width": side}}
         return "SiglipModel", siglip(part[1], side, int(part[2].removeprefix("patch")), words), pixels
     if name.startswith("dinov3"):
-        depth, width, heads, hidden, gated = DINOV3[part[1].removeprefix("vit").removesuffix("16")]
+        depth, width, heads, hidden, gated = DINOV3[part[1].removeprefix("vit").replace("16", "")]
         config: Any = transformers.DINOv3ViTConfig(
             num_hidden_layers=depth, hidden_size=width, num_attention_heads=heads, intermediate_size=hidden,
             use_gated_mlp=gated, hidden_act="silu" if gated else "gelu", num_register_tokens=4,
@@ -175,7 +175,7 @@ SAME = {  # as timm has them, too
     "dino:dinov2_vitl14_reg": "vit_large_patch14_reg4_dinov2.lvd142m",
     "dino:dinov3_vits16": "vit_small_patch16_dinov3.lvd1689m", "dino:dinov3_vitb16": "vit_base_patch16_dinov3.lvd1689m",
     "dino:dinov3_vitl16": "vit_large_patch16_dinov3.lvd1689m",
-    "dino:dinov3_vithplus16": "vit_huge_plus_patch16_dinov3.lvd1689m",
+    "dino:dinov3_vith16plus": "vit_huge_plus_patch16_dinov3.lvd1689m",
     "dino:dinov3_vit7b16": "vit_7b_patch16_dinov3.lvd1689m", "mae:mae_vit_base_patch16": "vit_base_patch16_224.mae",
     "mae:mae_vit_large_patch16": "vit_large_patch16_224.mae", "mae:mae_vit_huge_patch14": "vit_huge_patch14_224.mae",
     "vissl:regnet-y-320-seer": "regnety_320.seer", "vissl:regnet-y-1280-seer": "regnety_1280.seer",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import mirada
 from mirada.checkpoints import table
-from mirada.checkpoints.timm import TAGS, plan
+from mirada.checkpoints.files import LocalFiles
+from mirada.checkpoints.timm import plan, repository, usual_pixels
 from mirada.errors import MiradaError
 from mirada.model import Model
 
@@ -157,6 +158,53 @@ def test_pixels_without_a_config_are_those_of_timms_default(name: str) -> None:
     assert found.size == tuple(cfg["input_size"][1:])
 
 
+def known_to_us() -> list[str]:
+    """All weights of timm's, with their tags, of architectures whose names we read."""
+    found = []
+    for name in timm.list_pretrained(["vit_*", "deit*"]):
+        try:
+            usual_pixels(*name.split("."))
+        except MiradaError:
+            continue
+        found.append(name)
+    return found
+
+
+def test_without_a_config_every_tag_has_the_pixels_and_the_repository_that_timm_says() -> None:
+    names = known_to_us()
+    assert len(names) > 200
+    for name in names:
+        ours, theirs = usual_pixels(*name.split(".")), timm.get_pretrained_cfg(name).to_dict()
+        for key in ("mean", "std", "input_size", "crop_pct"):
+            assert ours[key] == pytest.approx(theirs[key]), (name, key)
+        assert ours.get("crop_mode", "center") == (theirs.get("crop_mode") or "center"), name
+        hub = theirs["hf_hub_id"]
+        assert repository(name) == (f"{hub}{name}" if hub.endswith("/") else hub), name
+
+
+@pytest.mark.parametrize("name", sorted(timm.list_models("vit_*siglip*")))
+def test_the_gelu_is_timms(name: str) -> None:
+    with torch.device("meta"):
+        peer = timm.create_model(name, depth=1)
+        shapes = {key: tuple(tensor.shape) for key, tensor in peer.state_dict().items()}
+    try:
+        architecture = plan(name, None, shapes).design.architecture
+    except MiradaError:
+        assert "gap" in name or "fc_norm.weight" in shapes  # another pooling
+        return
+    approximate = "tanh" in type(peer.blocks[0].mlp.act).__name__.lower()
+    assert ("gelu_tanh" in architecture) == approximate
+
+
+def test_quickgelu_is_kept_where_the_repository_does_not_say_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "vit_base_patch32_clip_224"}')
+    with torch.device("meta"):
+        peer = timm.create_model("vit_base_patch32_clip_quickgelu_224", num_classes=0)
+        shapes = {key: tuple(tensor.shape) for key, tensor in peer.state_dict().items()}
+    for asked, quick in (("vit_base_patch32_clip_quickgelu_224.openai", True), ("vit_base_patch32_clip_224.x", False)):
+        assert ("quickgelu" in plan(asked, LocalFiles(tmp_path), shapes).design.architecture) == quick
+
+
 @pytest.mark.parametrize(("name", "said"), [
     ("vit_base_patch16_rpn_224", "not among the networks"), ("swin_tiny_patch4_window7_224", "not among the networks"),
     ("vit_bass_patch16_224", "nearest of them is called vit_base_patch16_224"),
@@ -171,10 +219,3 @@ def test_other_networks_are_refused(name: str, said: str, tmp_path: Path) -> Non
 def test_a_name_without_a_tag_says_how_to_get_weights() -> None:
     with pytest.raises(MiradaError, match=re.escape("add the tag")):
         mirada.load("timm:vit_base_patch16_224")
-
-
-def test_tags_that_change_pixels_are_timms() -> None:
-    for tag, (mean, _) in TAGS.items():
-        name = {"dino": "vit_small_patch16_224.dino", "mae": "vit_base_patch16_224.mae"}.get(tag)
-        if name is not None:
-            assert tuple(timm.get_pretrained_cfg(name).mean) == mean

@@ -1,5 +1,5 @@
 """The original files of DINO (arXiv:2104.14294), DINOv2 (arXiv:2304.07193, registers: arXiv:2309.16588) and DINOv3
-(arXiv:2508.10104), by their torch.hub names.
+(arXiv:2508.10104), by their torch.hub names; DINOv3's for satellite images as `NAME/sat493m`.
 
 `dino:NAME` without a file loads the same weights as they are published on the hub in transformers' layout. DINO and
 DINOv2 without registers take positions to another size by a factor for a tenth of a patch more ("offset"), DINOv2 with
@@ -60,8 +60,12 @@ NAMES: dict[str, Name] = {
     **{f"dinov2_vit{size}14_reg": Name(size, 14, V2_REGISTERS, pixels.DINOV2,
                                        f"facebook/dinov2-with-registers-{name}")
        for size, name in V2_HUB.items()},
-    **{f"dinov3_vit{size}16": Name(size, 16, V3, pixels.DINOV3, f"facebook/dinov3-vit{size}16-pretrain-lvd1689m")
-       for size in ("s", "splus", "b", "l", "hplus", "7b")},
+    **{f"dinov3_vit{size}16{plus}": Name(size + plus, 16, V3, pixels.DINOV3,
+                                         f"facebook/dinov3-vit{size}16{plus}-pretrain-lvd1689m")
+       for size, plus in (("s", ""), ("s", "plus"), ("b", ""), ("l", ""), ("h", "plus"), ("7b", ""))},
+    **{f"dinov3_vit{size}16/sat493m": Name(size, 16, V3, pixels.DINOV3_SATELLITE,
+                                           f"facebook/dinov3-vit{size}16-pretrain-sat493m")
+       for size in ("l", "7b")},
 }  # fmt: skip
 
 
@@ -128,6 +132,9 @@ def plan(name: str, files: Files | None, shapes: Shapes) -> Plan:  # noqa: ARG00
         options["hidden"] = shape_of(shapes, f"{first}fc1.weight", where)[0]
     if f"{prefix}blocks.0.attn.qkv.bias" not in shapes:
         options["qkv_bias"] = False
+    if name == "dinov3_vitl16" and f"{prefix}local_cls_norm.weight" in shapes:  # which only those of satellites keep
+        raise MiradaError("These are DINOv3's weights for satellite images, which have their own colours: name them "
+                          "dino:dinov3_vitl16/sat493m.")  # fmt: skip
     if f"{prefix}blocks.0.attn.qkv.bias_mask" in shapes:
         rows.append(MASKED)
     table: list[Row] = [*DROPPED, *rows, *ROWS]  # the rest has timm's names, which were DINO's

@@ -13,6 +13,7 @@ from mirada.checkpoints.open_clip_names import QUICK, is_quick, model_config, pr
 from mirada.checkpoints.pixels import from_open_clip
 from mirada.checkpoints.plan import Plan
 from mirada.checkpoints.table import TRANSPOSE, Row, Shapes, join, shape_added, then
+from mirada.checkpoints.timm import TANH
 from mirada.checkpoints.two_towers import logit_rows
 from mirada.checkpoints.vit import vit_name
 from mirada.checkpoints.vocabularies import transformers_tokenizer
@@ -32,9 +33,6 @@ TIMM_SIZES = {
     "giantopt": (1536, 40, 16, 6144),
 }  # fmt: skip
 TIMM_SIGLIP = re.compile(r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_(\d+)")
-TIMM_TANH = re.compile(
-    r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt).*"
-)  # the others' GELU is exact
 
 WHITESPACE: tuple[Step, ...] = ("fix", "unescape", "strip", "spaces")
 CLEANING: dict[str, tuple[Step, ...]] = {"lower": CLIP_CLEANING, "canonicalize": CANONICAL, "whitespace": WHITESPACE}
@@ -121,7 +119,7 @@ def _timm_vit(vision: Config) -> str:
     size = TIMM_SIZES[match[1]]
     return vit_name(
         *size, int(match[2]), image_size=_square(vision.get("image_size", int(match[3]))), pooling="attention",
-        activation="gelu_tanh" if TIMM_TANH.fullmatch(name) else None,
+        activation="gelu_tanh" if TANH.match(name) else None,
     )  # fmt: skip
 
 

@@ -170,6 +170,8 @@ def preprocess_config(architecture: str, tag: str) -> Mapping[str, Any]:
     """The `preprocess_cfg` of published weights without one."""
     if "SigLIP" in architecture:
         return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic", "resize_mode": "squash"}
+    if (architecture, tag) == ("ViT-L-14", "laion2b_s32b_b82k"):
+        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     return {"resize_mode": "squash"} if tag == "dfn5b" or architecture.endswith("worldwide-378") else {}
 
 

@@ -140,7 +140,7 @@ RELEASED: dict[str, Released] = {
     "dino:dinov3_vitl16": Released(
         "vit-l/16(image_size=224, registers=4, positions='rotary', layer_scale=1e-05, epsilon=1e-05)",
         303_153_152, 62.84, 224, 1024, "dinov3-license", gated=True),
-    "dino:dinov3_vithplus16": Released(
+    "dino:dinov3_vith16plus": Released(
         "vit-b/16(dim=1280, depth=32, num_heads=20, image_size=224, registers=4, positions='rotary', "
         "layer_scale=1e-05, epsilon=1e-05, activation='swiglu')",
         840_632_320, 172.113, 224, 1280, "dinov3-license", gated=True),

@@ -15,14 +15,14 @@ from torch import Tensor
 from mirada.checkpoints import timm_conv
 from mirada.checkpoints.conv import numbered
 from mirada.checkpoints.files import Files
-from mirada.checkpoints.pixels import CLIP, HALF, IMAGENET, from_timm
+from mirada.checkpoints.pixels import CLIP, HALF, IMAGENET, SATELLITE, from_timm
 from mirada.checkpoints.plan import Plan
 from mirada.checkpoints.table import JOIN, How, Shapes, Table, join
 from mirada.checkpoints.vit import grid_of, shape_of, vit_name
 from mirada.errors import MiradaError
 from mirada.model import Design
 
-__all__ = ["QV_BIAS", "ROWS", "plan", "repository"]
+__all__ = ["QV_BIAS", "ROWS", "TANH", "plan", "repository", "usual_pixels"]
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"dim": 192, "depth": 12, "num_heads": 3},
@@ -44,6 +44,12 @@ SIZES: dict[str, dict[str, Any]] = {
 DINOV2_GIANT = {"dim": 1536, "depth": 40, "num_heads": 24}
 
 
+# Of whose networks timm's GELU is the approximate one; the others' is exact.
+TANH = re.compile(
+    r"vit_(base_patch32_siglip|large_patch16_siglip(_gap)?_512|so400m_patch16_siglip|giantopt_patch16_siglip)"
+)
+
+
 class Flavour(NamedTuple):
     """A kind of transformer: options of ours, and its usual preprocessing where no config says it."""
 
@@ -52,8 +58,15 @@ class Flavour(NamedTuple):
     pooling: str = "token"  # timm's word
 
 
-def _pixels(colours: tuple[tuple[float, ...], tuple[float, ...]], crop: float, size: int = 224) -> dict[str, Any]:
-    return {"mean": colours[0], "std": colours[1], "crop_pct": crop, "input_size": (3, size, size)}
+Colours = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def _colours(colours: Colours) -> dict[str, Any]:
+    return {"mean": colours[0], "std": colours[1]}
+
+
+def _pixels(colours: Colours, crop: float, size: int = 224) -> dict[str, Any]:
+    return _colours(colours) | {"crop_pct": crop, "input_size": (3, size, size)}
 
 
 DINOV2 = _pixels(IMAGENET, 1.0, 518)
@@ -71,7 +84,24 @@ FLAVOURS = {  # what stands behind the patch size in a name, the image size left
                       _pixels(IMAGENET, 1.0, 256), "avg"),
 }  # fmt: skip
 FLAVOURS["dinov3_qkvb"] = FLAVOURS["dinov3"]._replace(options=FLAVOURS["dinov3"].options | {"qkv_bias": True})
-TAGS = {"dino": IMAGENET, "mae": IMAGENET, "miil": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
+# What the weights of a name, `ARCHITECTURE.TAG`, say otherwise; of several that fit, the later ones win.
+OTHERWISE: tuple[tuple[str, dict[str, Any]], ...] = (
+    (r".*\.(dino|mae)", _colours(IMAGENET)),
+    (r".*\.miil", _colours(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))),
+    (r".*\.sat493m", _colours(SATELLITE)),
+    (r".*\.bamboo", _colours(CLIP) | {"crop_pct": 1.0}),
+    (r"vit_large_patch14_clip_\d+\.laion2b.*", _colours(HALF)),
+    (r"(vit|deit)_[a-z]+_patch\d+_384\..*", {"crop_pct": 1.0}),
+    (r"deit3_\w+_224\.fb_in1k", {"crop_pct": 0.9}),
+    (r"vit_base_patch(16|32)_clip_(quickgelu_)?224\.openai.*", {"crop_pct": 0.9}),
+    (r"vit_base_patch32_clip_(quickgelu_)?224\.(laion2b.*|laion400m_e32)", {"crop_pct": 0.9}),
+    (r"vit_base_patch16_clip_224\.laion2b_ft_in12k|.*\.tinyclip_.*", {"crop_pct": 0.9}),
+    (r"vit_base_patch16_clip_224\.\w+_ft_in12k_in1k", {"crop_pct": 0.95}),
+    (r"vit_base_patch\d+_clip_384\.openai_ft_in12k_in1k", {"crop_pct": 0.95}),
+    (r"vit_so400m_patch14_siglip_(378\.webli_ft.*|gap_(378\.webli.*|(384|448|896)\..*))", {"crop_pct": 1.0}),
+    (r"(?!vit_base_patch32_clip_384\.laion2b).*_clip_3(36|84)\.\w+_ft_.*", {"crop_mode": "squash"}),
+    (r".*_clip_378\.metaclip2.*|.*_siglip_(gap_)?378\.webli_ft.*", {"crop_mode": "squash"}),
+)
 POOLINGS = {"token": "class", "avg": "average", "map": "attention"}
 # What a model may have been made with, because it shows in the shapes or only matters in training.
 MEASURES = {"embed_dim": "dim", "depth": "depth", "num_heads": "num_heads"}  # timm's words for what a size says
@@ -135,7 +165,8 @@ EVA_ROWS: Table = [  # DINOv3 is a model of another class, whose names differ in
 
 
 def repository(name: str) -> str:
-    """timm publishes each `ARCHITECTURE.TAG` as a repository of that name; a name with a slash is a repository."""
+    """timm publishes each `ARCHITECTURE.TAG` as a repository of that name, those with QuickGELU under the name without
+    it; a name with a slash is a repository."""
     if "/" in name:
         return name
     if "." not in name:
@@ -143,17 +174,20 @@ def repository(name: str) -> str:
             f"timm:{name} says which architecture and not which weights: add the tag, such as "
             "timm:vit_base_patch16_224.augreg2_in21k_ft_in1k, or give weights=FILE."
         )
-    return f"timm/{name}"
+    return f"timm/{name.replace('_clip_quickgelu_', '_clip_')}"
 
 
 def plan(name: str, files: Files | None, shapes: Shapes) -> Plan:
     """The plan for `timm:NAME`, or for what `timm.models.save_for_hf` wrote."""
     config = (files.json("config.json") if files is not None else None) or {}
-    architecture, _, tag = str(config.get("architecture") or name.rpartition("/")[2]).partition(".")
+    asked = name.rpartition("/")[2]
+    architecture, _, tag = str(config.get("architecture") or asked).partition(".")
+    if architecture == asked.partition(".")[0].replace("_clip_quickgelu_", "_clip_"):
+        architecture = asked.partition(".")[0]
     tag = tag or str((config.get("pretrained_cfg") or {}).get("tag") or "")
     if re.match(r"(coatnet|resnet|regnet)|test_coatnet", architecture):
         return timm_conv.plan(architecture, config or None, shapes)
-    size, patch, flavour = _parse(architecture)
+    size, patch, flavour, _ = _parse(architecture)
     made_with = {key: value for key, value in (config.get("model_args") or {}).items() if value is not None}  # as timm
     size = size | {ours: made_with[theirs] for theirs, ours in MEASURES.items() if theirs in made_with}
     if unknown := sorted(made_with.keys() - ARGUMENTS - OPTIONS.keys() - OTHERS):
@@ -161,12 +195,10 @@ def plan(name: str, files: Files | None, shapes: Shapes) -> Plan:
             f"timm's {architecture} was made with {', '.join(unknown)}, which Mirada does not know: it would "
             "be loaded as another network."
         )
-    cfg = flavour.pixels
-    if tag in TAGS:
-        cfg = cfg | {"mean": TAGS[tag][0], "std": TAGS[tag][1]}
-    pixels = from_timm(cfg | {key: value for key, value in (config.get("pretrained_cfg") or {}).items() if value})
+    said = {key: value for key, value in (config.get("pretrained_cfg") or {}).items() if value}
+    pixels = from_timm(usual_pixels(architecture, tag) | said)
     patch = made_with.get("patch_size", patch)
-    options = flavour.options | ({"activation": "gelu_tanh"} if architecture.startswith("vit_giantopt") else {})
+    options = flavour.options | ({"activation": "gelu_tanh"} if TANH.match(architecture) else {})
     options |= _made_with(architecture, made_with)
     pooling = _pooling(architecture, config, flavour, shapes)
     options |= _pooled(pooling, options, shapes, architecture, made_with)
@@ -186,8 +218,18 @@ def plan(name: str, files: Files | None, shapes: Shapes) -> Plan:
     )  # fmt: skip
 
 
-def _parse(architecture: str) -> tuple[dict[str, Any], int, Flavour]:
-    """Size, patch and flavour of a name such as vit_base_patch16_clip_224."""
+def usual_pixels(architecture: str, tag: str) -> dict[str, Any]:
+    """What timm's configuration of these weights says of pixels, for weights that come without one."""
+    _, _, flavour, side = _parse(architecture)
+    pixels = flavour.pixels | ({"input_size": (3, side, side)} if side else {})
+    for pattern, otherwise in OTHERWISE:
+        if re.fullmatch(pattern, f"{architecture}.{tag}"):
+            pixels = pixels | otherwise
+    return pixels
+
+
+def _parse(architecture: str) -> tuple[dict[str, Any], int, Flavour, int | None]:
+    """Size, patch, flavour and, if it is there, image size of a name such as vit_base_patch16_clip_224."""
     match = re.fullmatch(r"(vit|deit|deit3)_(\w+?)_patch(\d+)(?:_([a-z]\w*?))?(?:_(\d{3}))?", architecture)
     if match is None or match[2] not in SIZES:
         raise MiradaError(_unknown(architecture))
@@ -195,7 +237,7 @@ def _parse(architecture: str) -> tuple[dict[str, Any], int, Flavour]:
     if kind not in FLAVOURS or (match[4] and match[1] != "vit"):
         raise MiradaError(_unknown(architecture))
     size = DINOV2_GIANT if match[2] == "giant" and "dinov2" in kind else SIZES[match[2]]
-    return size, int(match[3]), FLAVOURS[kind]
+    return size, int(match[3]), FLAVOURS[kind], int(match[5]) if match[5] else None
 
 
 def _unknown(architecture: str) -> str:
