@@ -58,7 +58,7 @@ def scores(ref: str, *tests: Path) -> list[float]:
     found: list[float] = []
     for test in tests:
         model = load(ref)
-        metrics = dict(pair_retrieval(model, evaluation_images(model, open_data(test).splits["test"])))
+        metrics = pair_retrieval(model, evaluation_images(model, open_data(test).splits["test"])).metrics
         found += [100 * metrics[f"text_to_image/R@{most}"] for most in (1, 5)]
     return found
 

@@ -111,7 +111,7 @@ def scores(ref: str | Path, data: Path) -> dict[str, float]:
     found = {}
     for test in TESTS:
         images = evaluation_images(model, open_data(data / test).splits["test"])
-        metrics = dict(pair_retrieval(model, images))
+        metrics = pair_retrieval(model, images).metrics
         found |= shown(test, metrics)
     return found
 
@@ -205,7 +205,7 @@ def transfer(options: argparse.Namespace) -> None:
             pq.write_table(pa.Table.from_pylist(table), Path(folder) / "test.parquet")
             model = load(options.ref)
             source = open_data(folder).splits["test"]
-            metrics = dict(pair_retrieval(model, evaluation_images(model, source)))
+            metrics = pair_retrieval(model, evaluation_images(model, source)).metrics
         print(json.dumps({"ref": options.ref, "images": len(table)} | shown(language, metrics)))
 
 

@@ -213,18 +213,21 @@ def draw(recorded: list[dict[str, Any]]) -> bool:
     figure, axes = panels(len(drawn), 6.5, 4.6)
     for place, ((data, size), found) in zip(axes, drawn.items(), strict=True):
         ends = []
-        bar = max(row["linear"] for row in recorded
-                  if not row["budget"] and (row["data"], row["image_size"]) == (data, size))  # fmt: skip
-        place.axhline(bar, color="#7a7a7a", linestyle=":")
-        place.annotate(
-            "untrained or pixels", (0, bar), xycoords=("axes fraction", "data"), xytext=(4, 3),
-            textcoords="offset points", color="#7a7a7a", fontsize=8,
-        )  # fmt: skip
+        still = [row["linear"] for row in recorded
+                 if not row["budget"] and (row["data"], row["image_size"]) == (data, size)]  # fmt: skip
+        if still:
+            bar = max(still)
+            place.axhline(bar, color="#7a7a7a", linestyle=":")
+            place.annotate(
+                "untrained or pixels", (0, bar), xycoords=("axes fraction", "data"), xytext=(4, 3),
+                textcoords="offset points", color="#7a7a7a", fontsize=8,
+            )  # fmt: skip
         for (name, _), points in found.items():
             minutes, scores = zip(*sorted((at, statistics.mean(same)) for at, same in points.items()), strict=True)
             (line,) = place.plot(minutes, scores, marker="o", linewidth=2.5 if " + " in name else 1.5)
             ends.append((scores[-1], minutes[-1], name, line.get_color()))
-        room, line_height = 0.0, 0.045 * (max(end[0] for end in ends) - bar)
+        low, high = place.get_ylim()
+        room, line_height = 0.0, 0.045 * (high - low)
         for end, at, name, colour in sorted(ends):
             room = max(room, end)  # so that names do not overlap
             place.annotate(name.replace(" + ", " +\n"), (at, room), xytext=(6, 0), textcoords="offset points",

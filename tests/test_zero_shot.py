@@ -159,6 +159,9 @@ def test_none_of_these(tmp_path: Path) -> None:
     found, _, _ = classify(model, [data], labels="blue,green,red", threshold=1.0, top=2)
     assert [answer["labels"][0]["label"] for answer in found] == [NONE] * 3
     assert all(len(answer["labels"]) == 2 for answer in found)
+    found, _, _ = classify(model, [data], labels="blue,green,red", threshold=1.0)
+    for answer in found:  # the labels and none of them are all there is
+        assert sum(label["score"] for label in answer["labels"]) == pytest.approx(1, abs=1e-4)
     found, _, _ = classify(model, [data], labels="blue,green,red", threshold=1e-9)
     assert NONE not in [answer["labels"][0]["label"] for answer in found]
     with pytest.raises(Misuse, match="A threshold of 2 is no probability"):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mirada.data.images import Progress
@@ -26,8 +25,9 @@ def classify(
     on_progress: Progress | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[str]]:  # fmt: skip
     """[{"path", "labels": [{"label", "score"}, ...]}, ...] with the likeliest first; the files that could not be read
-    as [{"path", "reason"}, ...]; and notes for a person. Scores are probabilities. Large JPEGs are decoded at a reduced
-    size unless `exact_pixels`: see `mirada.evaluate.predict.evaluation_images`.
+    as [{"path", "reason"}, ...]; and notes for a person. Scores are probabilities; that of "none of these" is what the
+    labels leave, or, where nothing competes with them, the probability that the likeliest is wrong. Large JPEGs are
+    decoded at a reduced size unless `exact_pixels`: see `mirada.evaluate.predict.evaluation_images`.
 
     Args:
         labels: words or a file of them, for a model with a text tower (see `mirada.zero_shot.read_labels`); None for
@@ -80,5 +80,7 @@ def ranked(shares: Tensor, names: Sequence[str], top: int, threshold: float | No
     found = [{"label": names[label], "score": round(score, 6)}
              for score, label in zip(scores.tolist(), labels.tolist(), strict=True)]  # fmt: skip
     if threshold is not None and float(scores[0]) < threshold:
-        return [{"label": NONE, "score": round(1 - float(torch.clamp(scores[0], 0, 1)), 6)}, *found][:top]
+        left = 1 - float(shares.sum())
+        left = left if left > 1e-4 else 1 - float(scores[0])
+        return [{"label": NONE, "score": round(left, 6)}, *found][:top]
     return found

@@ -1,4 +1,4 @@
-"""Writing tensors so that neither a full disk nor a kill leaves half a file."""
+"""Writing files so that neither a full disk nor a kill leaves half of one."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mirada.errors import MiradaError
 
-__all__ = ["save_atomically"]
+__all__ = ["save_atomically", "write_whole"]
 
 
 def save_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -25,3 +25,13 @@ def save_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, 
         raise MiradaError(
             f"Cannot save {path} ({error}): free some space or choose another --out; what was saved before is intact."
         ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a page beside `path`, then move it there. Raises `OSError`; what was there before is intact then."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="replace")  # a file name that is not UTF-8 holds lone surrogates
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

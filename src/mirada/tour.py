@@ -17,6 +17,7 @@ from mirada.evaluate.predict import evaluation_images, unit_features
 from mirada.inspect.report.run import inspect
 from mirada.loading import load
 from mirada.model import Model
+from mirada.saving import write_whole
 from mirada.zero_shot import Label, class_vectors
 
 __all__ = ["GROUPS", "QUERIES", "tour"]
@@ -72,7 +73,7 @@ def tour(drawings: Path, out: Path, *, language: str, on_progress: Progress | No
         language=language, searches=searches, share=share, count=len(places), groups=len(groups),
         look=os.path.relpath(look["page"], out), model=model,
     )  # fmt: skip
-    page.write_text(text, encoding="utf-8")
+    write_whole(page, text)
     named = [{"language": one["language"], "query": one["query"], "found": [title(file) for file in one["files"]]}
              for one in searches]  # fmt: skip
     return {"page": str(page), "searches": named, "sorted": share, "sorted_of": len(places), "groups": len(groups)}

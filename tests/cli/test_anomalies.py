@@ -58,10 +58,13 @@ def test_heat_maps_show_where(textures: Path, tmp_path: Path) -> None:
         plain, heated = both[:, :256], both[:, 260:]
         changed = np.abs(heated - 0.6 * plain.mean(2, keepdims=True) - 0.4 * plain).mean(2)
         assert changed[mask].mean() > 3 * changed[~mask].mean()
-    said = run(*command)
-    assert f"heat maps are in {out}" in said.stderr
+    assert "heat maps of two runs would mix: give --out a new folder" in refused(1, *command)
+    assert "file exists" in refused(1, *command[:-1], found[0]["heat_map"])
+    assert len(os.listdir(out)) == 4
+    said = run(*command[:-1], tmp_path / "all")
+    assert f"heat maps are in {tmp_path / 'all'}" in said.stderr
     assert said.stdout.count("\n") == 18
-    assert len(os.listdir(out)) == 18
+    assert len(os.listdir(tmp_path / "all")) == 18
 
 
 def test_the_probe_of_the_mvtec_layout(textures: Path) -> None:

@@ -1,14 +1,21 @@
 """The page of `mirada inspect` in Debian's Chromium, from a file, on a desk and on a phone, for every family."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from browsing import DESKTOP, PHONE, barriers, shot
 from commands import document
 from inspected import FAMILIES, SMALL, two_towers
 from peers import import_torchvision
 from playwright.sync_api import Browser, Page, expect
 from shapes import shape_picture
+
+from mirada.backbones import build
+from mirada.inspect.look import look
+from mirada.model import Model
+from mirada.preprocess import Preprocess
 
 NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -59,6 +66,31 @@ def opened(browser: Browser, file: Path, wrong: list[str], **options: object) ->
             if not asked.url.startswith(("file:", "data:", "blob:")) else None)  # fmt: skip
     page.goto(file.as_uri())
     return page
+
+
+def test_the_layer_and_head_that_were_asked_for(tmp_path: Path, browser: Browser) -> None:
+    """Beside a deeper model too; and what a head spends on the class token is its own."""
+    torch.manual_seed(0)
+    one = Model(SMALL, build(SMALL), Preprocess(size=(32, 32)))
+    with torch.no_grad():
+        one.backbone.blocks[1].attention.qkv.weight.mul_(8)  # heads that differ
+    image = shape_picture("red", 0, 32)
+    image.save(tmp_path / "disc.png")
+    made = document("inspect", one.save(tmp_path / "model"), tmp_path / "disc.png", "--layer", 2, "--head", 2,
+                    "--compare", "vit-pico/8(image_size=32, depth=12)", "--out", tmp_path / "page")  # fmt: skip
+    wrong: list[str] = []
+    page = opened(browser, Path(made["page"]), wrong, viewport=DESKTOP)
+    readout = page.locator("[data-readout='0']")
+    expect(readout).to_contain_text("Layer 2. Head 2, from the class token.")
+    page.locator("[data-draw='attention']").first.hover(position={"x": 3, "y": 3})
+    expect(readout).to_contain_text("Layer 2. Head 2, from row 1, column 1.")
+    said = re.search(r"([\d.]+)% goes to the class token", readout.inner_text())
+    assert said is not None
+    spent = 100 * look(one, image).layers[1].spent[:, 0, 0]
+    assert float(said[1]) == pytest.approx(float(spent[1]), abs=0.6)
+    assert abs(float(spent[1] - spent.mean())) > 2
+    page.context.close()
+    assert wrong == []
 
 
 @pytest.mark.parametrize("size", ["desk", "phone"])

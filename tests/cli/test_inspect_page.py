@@ -12,7 +12,11 @@ from inspected import FAMILIES, SMALL, two_towers
 from PIL import Image
 from shapes import shape_picture
 
+from mirada.backbones import build
+from mirada.inspect.report.run import how_it_fits
 from mirada.loading import load
+from mirada.model import Model
+from mirada.preprocess import Preprocess
 
 
 class Parser(HTMLParser):
@@ -115,6 +119,15 @@ def test_sizes_that_are_not_the_models(tmp_path: Path) -> None:
         (how,) = data["images"][0]["fits"]  # type: ignore[index]
         assert f"{size[0]:,} × {size[1]} pixels" in how
         assert ("smaller than one patch" in how) == (name == "tiny.png")
+
+
+def test_an_image_of_the_models_size_may_still_be_cut() -> None:
+    model = Model(SMALL, build(SMALL), Preprocess(size=(32, 32)))
+    assert how_it_fits(model, (32, 32)) == "32 × 32 pixels, as the model sees them"
+    assert "only its middle" not in how_it_fits(model, (64, 64))
+    model.preprocess = Preprocess(size=(32, 32), box=(40, 40))
+    for side in (32, 64):
+        assert how_it_fits(model, (side, side)).endswith("to the model’s own 32 × 32 (only its middle is seen)")
 
 
 def test_more_images_than_are_shown(picture: Path, tmp_path: Path) -> None:

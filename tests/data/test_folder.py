@@ -135,6 +135,24 @@ def test_a_link_in_a_circle_is_a_file_that_cannot_be_read(tmp_path):
         source.read(1)
 
 
+def test_a_link_that_may_not_be_followed_is_not_passed_over(tmp_path, monkeypatch):
+    fill(tmp_path / "data", {"cat/1.png": 1, "dog/1.png": 2})
+    scandir = os.scandir
+
+    class Locked:
+        name = "dog"
+
+        def is_dir(self):
+            raise PermissionError(13, "Permission denied")
+
+    def locked(folder):
+        return [Locked() if entry.name == "dog" else entry for entry in scandir(folder)]
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(MiradaError, match=r"Cannot read the folder .*: permission denied"):
+        open_data(tmp_path / "data")
+
+
 def test_a_file_that_goes_away_is_undecodable(tmp_path):
     source = open_data(fill(tmp_path, {"1.png": 1})).splits["all"]
     (tmp_path / "1.png").unlink()

@@ -44,12 +44,14 @@ def test_a_folder_with_other_things_is_left_alone(name: str, tmp_path: Path) -> 
         export(model, "timm", out / name)
 
 
-def test_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
-    done = export(made(f"vit-pico/8({VIT})"), "timm", ".")
-    assert done.out == tmp_path / "out"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    for here in (".", tmp_path / "out"):
+        with pytest.raises(MiradaError, match="is the folder you are in, which an export would replace"):
+            export(made(f"vit-pico/8({VIT})"), "timm", here)
+    done = export(made(f"vit-pico/8({VIT})"), "timm", "inside")
+    assert done.out == tmp_path / "out" / "inside"
 
 
 def test_what_was_there_stays_if_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,9 @@ from mirada.backbones import build
 from mirada.errors import MiradaError
 from mirada.features import Layer
 from mirada.inspect.look import Look, blocks, look
+from mirada.inspect.objects.boxes import box, component
+from mirada.inspect.objects.lost import lost
+from mirada.inspect.objects.patches import see
 from mirada.inspect.rollout import Rollout
 from mirada.model import Model
 from mirada.preprocess import Preprocess
@@ -97,6 +101,21 @@ def test_blocks_are_means() -> None:
     maps = torch.arange(15.0).view(1, 3, 5)
     assert blocks(maps, 2).tolist() == [[[3.0, 5.0, 6.5], [10.5, 12.5, 14.0]]]
     assert blocks(maps, 1) is maps
+
+
+def test_boxes_are_around_the_part_that_the_patch_grew_from() -> None:
+    one = model("vit-pico/4(image_size=64, depth=2)", 64)
+    found = {object.method: object for object in look(one, shape_picture("red", 3, 64)).objects}
+    features = see(one.eval().backbone, one.prepare([shape_picture("red", 3, 64)])).features[0]
+    odd = lost(features)
+    assert found["LOST"].box == box(component(odd.mask, odd.seed))
+    assert found["LOST"].box != box(odd.mask)  # this picture has stray patches
+
+
+def test_an_opened_picture_is_turned_upright() -> None:
+    lying = Image.fromarray(np.arange(20 * 40 * 3, dtype=np.uint32).astype(np.uint8).reshape(20, 40, 3))
+    lying.getexif()[0x0112] = 6
+    assert look(model("vit-pico/8(image_size=32)"), lying).size == (20, 40)
 
 
 def test_a_network_without_attention() -> None:

@@ -82,6 +82,7 @@ def test_gradients_as_finite_differences(name: str) -> None:
         return (F.normalize(two_towers.project(pooled), dim=1) @ words.T)[0, 0]
 
     found = word_gradients(two_towers, images, words)
+    assert not images.requires_grad  # it is the caller's
     assert found.shape == (1, 1, 4, 4)
     assert bool((found >= 0).all())
     assert all(parameter.grad is None for parameter in two_towers.parameters())

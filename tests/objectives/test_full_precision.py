@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from mirada.objectives.contrast import matched
 from mirada.objectives.crops import across_crops
 from mirada.objectives.heads import Prototypes
+from mirada.objectives.regularisers import gram, koleo
 from mirada.objectives.siglip import sigmoid_loss
 from mirada.objectives.simclr import contrast
 
@@ -27,11 +28,17 @@ def crops(one: Tensor, other: Tensor) -> Tensor:
     return across_crops(target, torch.stack([one, other]).div(0.1).log_softmax(2))["loss"]
 
 
+def nearly_equal(one: Tensor, other: Tensor) -> Tensor:
+    return koleo(torch.cat([one, 0.99 * one + 0.01 * other]))
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "prototypes": prototypes,
     "crops": crops,
     "simclr": lambda one, other: contrast(one, other, 0.1)[0],
     "clip": lambda one, other: matched(one, other, SCALE)[0],
+    "koleo": nearly_equal,
+    "gram": lambda one, other: gram(one[None], other[None]),
     "siglip": lambda one, other: sigmoid_loss(one, other, SCALE, BIAS)[0],
 }
 

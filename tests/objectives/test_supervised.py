@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from mirada.backbones import build
 from mirada.data.samples import Samples
+from mirada.errors import MiradaError
 from mirada.objectives.supervised import Supervised, mix, one_hot
 
 
@@ -62,6 +63,11 @@ def test_chance_is_the_best_that_the_frequencies_of_the_classes_allow(balanced: 
     torch.testing.assert_close(result["relative_loss"], torch.tensor(1.0), rtol=1e-4, atol=0)
     one = made(backbone, {"image": torch.randn(1, 3, 16, 16), "label": label[:1]}, 0.0)
     torch.testing.assert_close(one["relative_loss"], torch.tensor(1.0), rtol=1e-4, atol=0)
+
+
+def test_another_number_of_classes_than_the_data_have() -> None:
+    with pytest.raises(MiradaError, match="The data have 3 classes, and supervised is told of 4: leave classes out"):
+        objective(counts=[1, 2, 3])
 
 
 def test_unlabelled_samples_take_no_part() -> None:

@@ -180,6 +180,15 @@ def test_every_process_gets_as_many_images(folder_of_shapes: Path, monkeypatch: 
         Run(str(folder_of_shapes), TINY.with_changes({"batch": 2}, "test"), torch.device("cpu"), False, Monitor())
 
 
+def test_a_report_of_more_patches_than_rollout_takes(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["mirada.inspect.rollout"], "MOST_ENTRIES", 50)
+    result = train(str(folder_of_shapes), TINY.with_changes({"steps": 1}, "test"), out=str(tmp_path / "run"))
+    assert result["metrics"]["val/accuracy"] < 1
+    assert "mistake" in Path(result["report"]).read_text()
+
+
 def test_broken_files_are_listed_not_fatal(new_shapes: Callable[[int], Path], tmp_path: Path) -> None:
     folder = new_shapes(12)
     (folder / "red" / "000.png").write_bytes(b"broken")

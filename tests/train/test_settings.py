@@ -50,6 +50,7 @@ def test_a_new_length_replaces_the_old_one() -> None:
         ({"batch": 0}, "batch must be above 0"),
         ({"epochs": 2, "steps": 3}, "one of epochs, steps and budget, not epochs and steps"),
         ({"batch": 10, "chunk": 3}, "does not split into chunks of 3"),
+        ({"seed": -1}, "seed must be 0 or more"),
         ({"optimiser": "sgd"}, "choose auto or adamw or muon"),
         ({"warmup": 1.0}, "at least 0 and below 1"),
     ],

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from mirada.anomalies.judge import Judged, judge, limit_of, read_method
 from mirada.anomalies.overlay import overlay
 from mirada.anomalies.patch_core import heat_maps
-from mirada.data.dataset import Joined
+from mirada.data.dataset import Joined, why
 from mirada.data.folder import is_image
 from mirada.data.images import Progress
 from mirada.data.sources import Source, list_images, open_data
-from mirada.errors import Misuse
+from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.predict import evaluation_images
 from mirada.loading import load
 from mirada.model import Model
@@ -53,7 +53,7 @@ def anomalies(
         if chosen != "patches":
             raise Misuse(f"Heat maps come of patches, and the method {chosen} has none: use --method patches, or leave "
                          "--out out.")  # fmt: skip
-        Path(out).mkdir(parents=True, exist_ok=True)
+        require_empty(Path(out))
     with torch.random.fork_rng(devices=[]):  # a size name has random weights: the same ones each time
         torch.manual_seed(seed)
         network = load(model, device=device, on_progress=on_progress)
@@ -71,6 +71,18 @@ def anomalies(
         answers = [answer | {"heat_map": file} for answer, file in zip(answers, files, strict=True)]
     skipped += judged.skipped
     return answers, unique(skipped), notes_of(judged, own, len(asked))
+
+
+def require_empty(out: Path) -> None:
+    """Make the folder. Raises `MiradaError` if there is something in it: heat maps of two runs would mix."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        full = any(entry.name[0] != "." for entry in out.iterdir())
+    except OSError as error:
+        raise MiradaError(f"Cannot write to {str(out)!r} ({why(error)}): give --out a new folder.") from error
+    if full:
+        raise MiradaError(f"{str(out)!r} holds other things, and heat maps of two runs would mix: give --out a new "
+                          "folder.")  # fmt: skip
 
 
 def open_all(path: str, strict: bool, skipped: list[dict[str, str]]) -> Source:

@@ -47,7 +47,7 @@ Mira todas las búsquedas y dónde mira el modelo:  {page}""",
 def command(
     out: Annotated[str, typer.Option(metavar="DIR", help="Where drawings and runs go.")] = "mirada-demo",
     budget: Annotated[str | None, typer.Option(help="Training time; three minutes by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, weights, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, weights, order and augmentation.")] = 0,
     language: Annotated[str | None, typer.Option(help="en or es; that of the system by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:

@@ -64,15 +64,15 @@ def command(
     changes = {name: value for name, value in flags.items() if value is not None}
     if resume and (changes or recipe or out is None):
         raise Misuse("To resume, give DATA, --out RUN and --resume only: the run's own settings are used.")
-    if init is not None and model is not None:
-        raise Misuse("A model to start from brings its own architecture: give --init or --model.")
     settings = Settings(budget=600.0)
     with blame_the_command():
         given = read_recipe(recipe) if recipe is not None else {}
         settings = settings.with_changes(given, f"recipe {recipe}").with_changes(changes, "the command")
+    if settings.init is not None and (model is not None or (init is None and "model" in given)):
+        raise Misuse("A model to start from brings its own architecture: give --init or --model.")
     with Screen() as screen:
-        if init is not None:
-            settings = replace(settings, model=(start := load(init, on_progress=screen.progress)).architecture)
+        if settings.init is not None and not resume:
+            settings = replace(settings, model=(start := load(settings.init, on_progress=screen.progress)).architecture)
             if "image_size" not in given | changes:
                 settings = replace(settings, image_size=start.preprocess.size[0])
         result = train(
@@ -90,11 +90,12 @@ def command(
     for way in ("text_to_image", "image_to_text"):
         if found := [(key, share) for key, share in result["metrics"].items() if f"/{way}/" in key]:
             shares = ", ".join(f"{key.rpartition('/')[2]} {share:.1%}" for key, share in found)
-            print(f"{found[0][0].partition('/')[0]} {way.replace('_', ' ')} {shares}, of {result['measured']:,} images")
+            count = "" if "interval" in result else f", of {result['measured']:,} images"
+            print(f"{found[0][0].partition('/')[0]} {way.replace('_', ' ')} {shares}{count}")
     if result["skipped"]:
         first = result["skipped"][0]
         print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")
     print(f"model   {shown(result['model'])}\nreport  {shown(result['report'])}")
-    if result["metrics"]:
-        words = "" if any(key.endswith("/accuracy") for key in result["metrics"]) else " --labels 'cat,dog'"
+    if result["classes"] or result["metrics"]:
+        words = "" if result["classes"] else " --labels 'cat,dog'"
         print(f"use it  mirada classify {shlex.quote(result['run'])} IMAGES{words}")

@@ -5,6 +5,7 @@ are in, at the same path: `masks/cat/1.png` is that of `cat/1.jpg` or of `images
 `ground_truth/crack/1_mask.png` is that of `test/crack/1.png`, as MVTec AD has it (Bergmann et al. 2019).
 """
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -58,10 +59,12 @@ def visible_files(root: str) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """What cannot be told, as of a link that leads in a circle, is a file: one that cannot be read."""
+    """A link that leads in a circle is none. Raises `OSError` for what cannot be told otherwise."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         return False
 
 
@@ -138,5 +141,9 @@ def _labelled(root: str, images: list[str], start: int, texts: set[str], masks: 
 def _captions(root: str, text: str, texts: set[str]) -> Captions:
     if text not in texts:
         return ()
-    with open(join(root, text), encoding="utf-8", errors="replace") as file:
-        return as_captions(file.read().splitlines())
+    try:
+        with open(join(root, text), encoding="utf-8", errors="replace") as file:
+            return as_captions(file.read().splitlines())
+    except OSError as error:
+        raise MiradaError(f"Cannot read the captions in {join(root, text)!r}: {why(error)}; give yourself access to "
+                          "it, or take it out.") from error  # fmt: skip

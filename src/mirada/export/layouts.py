@@ -93,6 +93,8 @@ def require_replaceable(target: Path) -> None:
     """Raise `MiradaError` for a folder that holds what an export did not write."""
     if not os.path.lexists(target):
         return
+    if target.is_dir() and os.path.samefile(target, os.curdir):
+        raise MiradaError(f"{target} is the folder you are in, which an export would replace: choose another --out.")
     if not target.is_dir() or target.is_symlink():
         raise MiradaError(f"{target} is not a folder: choose another --out.")
     try:

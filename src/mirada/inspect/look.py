@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mirada.data.decode import as_seen
 from mirada.errors import MiradaError
 from mirada.features import Layer, within
 from mirada.inspect.distance import attention_distance
 from mirada.inspect.entropy import attention_entropy
 from mirada.inspect.modes import evaluating
 from mirada.inspect.objects.attention_masks import attention_masks
-from mirada.inspect.objects.boxes import Box, box
+from mirada.inspect.objects.boxes import Box, box, component
 from mirada.inspect.objects.lost import lost
 from mirada.inspect.objects.mask_cut import mask_cut
 from mirada.inspect.objects.patches import see
@@ -60,7 +61,7 @@ class Object:
     method: str
     how: str  # in a few words
     mask: Tensor  # (H, W) bool
-    box: Box | None  # in patches
+    box: Box | None  # in patches, around the part of it that hangs together with the patch it grew from
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +99,12 @@ class Look:
 
 @torch.no_grad()
 def look(model: Model, image: Image.Image, words: Mapping[str, Tensor] | None = None) -> Look:
-    """Look at one image, RGB, with the model's own preprocessing. `words` are texts and their unit vectors (D,).
+    """Look at one image with the model's own preprocessing, upright. `words` are texts and their unit vectors (D,).
 
     No output of the model changes, and neither do the modes of its modules. Raises `MiradaError` for weights that make
     features that are not finite numbers, and for words without a text tower.
     """
+    image = as_seen(image)
     pixels = model.preprocess.pixels(image)
     images = model.preprocess.normalise(pixels)[None].to(model.device)
     class_token = getattr(model.backbone, "pooling", None) == "class"
@@ -188,10 +190,12 @@ def find_objects(model: Model, images: Tensor) -> tuple[Object, ...]:
     features = seen.features[0].cpu()
     found = []
     if seen.attention is not None:
-        mask = attention_masks(seen.attention[0].mean(0)).cpu()
-        found.append(("Attention", "the patches with 60% of it", mask))
-    found.append(("LOST", "like the patch that is like fewest others", lost(features).mask))
+        attention = seen.attention[0].mean(0).cpu()
+        most = divmod(int(attention.argmax()), attention.shape[-1])
+        found.append(("Attention", "the patches with 60% of it", attention_masks(attention), most))
+    odd = lost(features)
+    found.append(("LOST", "like the patch that is like fewest others", odd.mask, odd.seed))
     for number, cut in enumerate(mask_cut(features), 1):
         how = "a cut through the graph of like patches" if number == 1 else "a cut through what is left"
-        found.append((f"MaskCut {number}", how, cut.mask))
-    return tuple(Object(method, how, mask, box(mask)) for method, how, mask in found)
+        found.append((f"MaskCut {number}", how, cut.mask, cut.seed))
+    return tuple(Object(method, how, mask, box(component(mask, seed))) for method, how, mask, seed in found)

@@ -55,7 +55,7 @@ def word_gradients(model: Model, images: Tensor, words: Tensor) -> Tensor:
     model.two_towers()
     kept: list[Layer] = []
     with evaluating(model), torch.enable_grad():
-        pixels = model.prepare(images).requires_grad_()
+        pixels = model.prepare(images).detach().requires_grad_()
         features = model.backbone(pixels, probe=kept.append)
         if not kept:
             raise MiradaError(f"{model.architecture!r} has no attention: use word_map, which needs none.")

@@ -75,6 +75,9 @@ class Supervised(Objective):
         super().__init__()
         if classes < 2:
             raise MiradaError(f"Supervised training needs two classes or more, and there is {classes}.")
+        if counts is not None and len(counts) != classes:
+            raise MiradaError(f"The data have {len(counts)} classes, and supervised is told of {classes}: leave "
+                              "classes out.")  # fmt: skip
         self.classes, self.smoothing = classes, smoothing
         transform = augmentation(augment)
         self.views = partial(views, transform=transform, classes=classes, mixup=mixup, cutmix=cutmix)

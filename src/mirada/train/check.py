@@ -33,8 +33,8 @@ def check_network(start: Model | None, settings: Settings) -> str:
         learner = Learner(backbone, settings.objective, balance=settings.balance, **facts)
         whole = [name for name, objective in learner.terms() if not objective.divisible]
         if settings.parts > 1 and whole:
-            raise MiradaError(f"{whole[0]} looks at all images of a batch at once, and chunks divide it: leave --chunk "
-                              "out, and use a smaller --batch instead.")  # fmt: skip
+            raise MiradaError(f"{whole[0]} looks at all images of a batch at once, and chunks divide it: leave chunk "
+                              "out, and use a smaller batch instead.")  # fmt: skip
         for side in sides:  # some objectives need room for tiles
             half = torch.full((3,), 0.5)
             canvases = torch.zeros(2, 3, side, side, dtype=torch.uint8)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mirada.doctor.diagnosis import diagnose
+from mirada.saving import write_whole
 
 __all__ = ["Mistake", "write_report"]
 
@@ -124,7 +125,7 @@ def write_report(
             "confusion": [] if counts is None else [(*cell, int(counts[*cell])) for cell in cells],
         },
     )  # fmt: skip
-    path.write_text(page, encoding="utf-8", errors="replace")  # a file name that is not UTF-8 holds lone surrogates
+    write_whole(path, page)
     return path
 
 

@@ -249,14 +249,14 @@ def _train(
     result: dict[str, Any] = {
         "run": str(folder.path), "model": str(folder.model), "steps": last["step"], "images": seen,
         "seconds": round(clock() - begun + used, 2), "train_seconds": last["seconds"], "metrics": metrics,
-        "skipped": run.all_skipped(),
+        "classes": run.classes, "skipped": run.all_skipped(),
     }  # fmt: skip
     if predictions is not None:
         count = int((predictions.labels >= 0).sum())
         result["measured"] = count
         result["interval"] = list(wilson_interval(metrics[f"{run.validation.name}/accuracy"], count))
-    elif run.validation.images is not None:
-        result["measured"] = len(run.validation.images)
+    elif run.validation.paired:
+        result["measured"] = run.validation.paired
     run.model.provenance |= {"steps": last["step"], "metrics": metrics}
     run.model.save(folder.model)
     result["report"] = str(

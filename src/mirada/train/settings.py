@@ -104,6 +104,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise MiradaError(f"The setting {name} must be above 0, and is {value}.")
+        if self.seed < 0:
+            raise MiradaError(f"The setting seed must be 0 or more, and is {self.seed}.")
         if self.batch % (self.chunk or 1):
             raise MiradaError(f"A batch of {self.batch} does not split into chunks of {self.chunk}.")
         if self.chunk is not None and self.balance != "fixed":

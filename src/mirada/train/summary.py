@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from mirada.data.images import Images
+from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import confusion
 from mirada.evaluate.predict import Predictions
 from mirada.inspect.rollout import attention_map
@@ -63,13 +66,23 @@ def worst_mistakes(model: Model, validation: Images, found: Predictions, most: i
     pixels, _, good = validation.get(rows)
     wrong = wrong[np.isin(rows, good)]
     images = model.preprocess.normalise(pixels).to(model.device)
-    attention = attention_map(model.backbone, images)
+    attention = [attention_of(model, image[None]) for image in images]
     return [
         Mistake(
             image=Image.fromarray(pixels[number].permute(1, 2, 0).numpy()),
-            attention=None if attention is None else attention[number].float().cpu().numpy(),
+            attention=attention[number],
             truth=model.classes[found.labels[place]], prediction=model.classes[int(said[place])],
             confidence=float(confidence[place]), path=validation.source.path(int(found.places[place])),
         )
         for number, place in enumerate(torch.from_numpy(wrong).tolist())
     ]  # fmt: skip
+
+
+def attention_of(model: Model, image: Tensor) -> NDArray[np.float32] | None:
+    """Where the model looks in one image (1, 3, height, width); None without attention, and where there are so many
+    patches that it does not fit into memory."""
+    try:
+        found = attention_map(model.backbone, image)
+    except MiradaError:
+        return None
+    return None if found is None else found[0].float().cpu().numpy()

@@ -29,6 +29,7 @@ class Validation:
         self.labels = model.classes is not None and source.labels is not None and bool((source.labels >= 0).any())
         self.captions = captions and source.captions is not None
         self.images: Images | None = None
+        self.paired = 0
         self.retention: Retention | None = None
         if self.labels or self.captions:
             self.images = evaluation_images(model, source, strict=strict, on_progress=on_progress)
@@ -38,14 +39,17 @@ class Validation:
     def measure(
         self, limit: int | None, on_progress: Progress | None
     ) -> tuple[dict[str, float], Predictions | None]:  # fmt: skip
-        """{"val/accuracy": ...} and so on, of all images or of `limit` of them; and what a head said of each."""
+        """{"val/accuracy": ...} and so on, of all images or of `limit` of them; and what a head said of each. `paired`
+        is then how many images captions were asked of."""
         metrics: dict[str, float] = {}
         predictions: Predictions | None = None
         if self.images is not None and self.labels:
             predictions = predict(self.model, self.images, limit=limit, on_progress=on_progress)
             metrics |= dict(accuracy(predictions))
         if self.images is not None and self.captions:
-            metrics |= pair_retrieval(self.model, self.images, limit=limit, on_progress=on_progress).metrics
+            pairs = pair_retrieval(self.model, self.images, limit=limit, on_progress=on_progress)
+            self.paired = pairs.images
+            metrics |= pairs.metrics
         if self.retention is not None:
             metrics["same_everyday_word"] = self.retention.measure(self.model)
         return {f"{self.name}/{key}": value for key, value in metrics.items()}, predictions

@@ -126,6 +126,12 @@ function tiles(holder, count, draw, name, chosen, choose) {
   });
 }
 
+// The share of a block's attention that goes to no patch: of one head, or of all of them, whose mean comes last.
+function spentOf(layer, head) {
+  const { values } = unpack(layer.spent);
+  return values[(head === null ? layer.heads : head) * layer.mean.count + queryOf(layer)] / 255;
+}
+
 const drawings = {
   attention(view, look, model) {
     const layer = layerOf(look), head = headOf(model, layer), map = attentionOf(layer, head);
@@ -140,7 +146,7 @@ const drawings = {
     const output = find(`[data-readout="${model}"]`);
     output.replaceChildren(element('b', '', `Layer ${indexOf(look) + 1}. ${who}, ${from}.`),
       map.high > map.low ? ` Most goes to ${spot(map, strongest(map))}: ${percent(map.high)} per patch, where an even spread would give ${percent(even)}.` : ' Attention is spread evenly.');
-    if (state.at !== null && layer.prefix) output.append(` ${percent(unpack({ values: layer.spent }).values[queryOf(layer)] / 255)} goes to ${layer.prefix === 1 && look.classToken ? 'the class token' : 'the class token and registers'}.`);
+    if (state.at !== null && layer.prefix) output.append(` ${percent(spentOf(layer, head))} goes to ${!look.classToken ? 'the registers' : layer.prefix === 1 ? 'the class token' : 'the class token and registers'}.`);
     const coarse = layer.block * layer.byHead.block;
     find(`[data-heads-note="${model}"]`).textContent = state.at !== null && coarse > 1 ? `in squares of ${coarse} × ${coarse} patches` : '';
     tiles(find(`[data-heads="${model}"]`), layer.heads, index => attentionOf(layer, index),
@@ -375,7 +381,7 @@ if (slider) {
   const strength = find('#strength');
   const overlay = () => document.documentElement.style.setProperty('--strength', strength.value / 100);
   strength.addEventListener('input', overlay);
-  if (data.layer !== null) state.depth = deepest > 1 ? data.layer / (deepest - 1) : 0;
+  if (data.layer !== null) state.depth = data.layer / Math.max(1, data.images[0].looks[0].layers.length - 1);
 }
 
 for (const view of all('.view, [data-draw=mosaic]')) {

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mirada.inspect.look import LayerLook, Look
 from mirada.inspect.report.pack import fitting_block, pack, text_of
+from mirada.saving import write_whole
 
 __all__ = ["Seen", "Subject", "write_page"]
 
@@ -73,12 +74,7 @@ def write_page(
         title=title, command=command, subjects=subjects, images=images, notes=notes, data=data, show=contents(images),
         style=source("page.css"), script=source("page.js"),
     )  # fmt: skip
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="replace")  # a name that is not UTF-8 holds lone surrogates
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, text)
     return path
 
 
@@ -148,13 +144,13 @@ def layer_data(layer: LayerLook, most: int, most_mean: int) -> dict[str, Any]:
     small = (height, width)
     mean_block = fitting_block(queries, small, most_mean)
     head_block = fitting_block(queries * heads, small, most)
-    everything = torch.cat([layer.summary, layer.summary.mean(0, keepdim=True)])
+    everything, spent = (torch.cat([each, each.mean(0, keepdim=True)]) for each in (layer.summary, layer.spent))
     return {
         "grid": layer.grid, "block": layer.block, "heads": heads, "prefix": layer.prefix,
         "mean": pack(layer.attention.float().mean(0), 8, mean_block),
         "byHead": pack(layer.attention, 4, head_block),
         "summary": pack(everything), "rollout": pack(layer.rollout),
-        "spent": text_of((layer.spent.mean(0).flatten() * 255).round().numpy().astype(np.uint8)),
+        "spent": {"values": text_of((spent.flatten() * 255).round().numpy().astype(np.uint8))},
         "distance": rounded(layer.distance), "entropy": rounded(layer.entropy),
         "even": {"distance": layer.even_distance, "entropy": layer.even_entropy},
     }  # fmt: skip

@@ -191,13 +191,14 @@ def how_it_fits(model: Model, size: tuple[int, int]) -> str:
     """How an image of that width and height became what the model sees."""
     preprocess = model.preprocess
     height, width = preprocess.size
-    if size == (width, height):
+    left, top, right, bottom = preprocess.seen(*size)
+    if size == (width, height) and (left, top, right, bottom) == (0, 0, 1, 1):
         return f"{width} × {height} pixels, as the model sees them"
     longer, shorter = max(size), min(size)
     verb = {"squash": "squashed", "pad": "fitted", "none": "cut", "crop": "resized"}[preprocess.resize]
     if preprocess.resize == "crop" and shorter < min(preprocess.size):
         verb = "enlarged"
-    cut = " (only its middle is seen)" if preprocess.resize == "crop" and longer > shorter else ""
+    cut = " (only its middle is seen)" if left > 0 or top > 0 or right < 1 or bottom < 1 else ""
     stride = model.backbone.stride
     tiny = f"; it is smaller than one patch of {stride} pixels, so there is little to see" if longer < stride else ""
     return f"{size[0]:,} × {size[1]:,} pixels, {verb} to the model’s own {width} × {height}{cut}{tiny}"
