@@ -15,15 +15,10 @@ __all__ = ["build_optimisers", "choose_optimiser", "rate_at", "set_rates"]
 STACKED = {"qkv": 3, "key_value": 2, "gate_and_value": 2}  # layers whose weight is several matrices, one on another
 
 
-def build_optimisers(
-    learner: Learner, settings: Settings, trained_by: str | None = None
-) -> list[torch.optim.Optimizer]:  # fmt: skip
+def build_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.Optimizer]:
     """One optimiser, or two with Muon: it takes the matrices and kernels of the backbone and of a text tower's blocks,
     but those that read pixels (they have at most four input channels), AdamW takes the rest. The setting "auto" must
     have been chosen before, by `choose_optimiser`.
-
-    Muon gives kernels a norm of its own, so those of a model to start from that another optimiser has trained
-    (`trained_by`, if it is known) stay with AdamW.
 
     Each group keeps its peak rate as `peak`, already scaled by layer-wise decay.
     """
@@ -40,8 +35,7 @@ def build_optimisers(
         scale = settings.layer_decay ** (backbone.num_layers - layer)
         matrix = id(parameter) in decayed
         block = inside or ".text.blocks." in name
-        fits = parameter.ndim == 2 or settings.init is None or trained_by == "muon"
-        if settings.optimiser == "muon" and block and matrix and fits and parameter.shape[1] > 4:
+        if settings.optimiser == "muon" and block and matrix and parameter.shape[1] > 4:
             parts = STACKED.get(name.split(".")[-2], 1)
             muon.setdefault((settings.muon_learning_rate * scale, parts), []).append(parameter)
         else:

@@ -128,7 +128,7 @@ class Run:
             seed=settings.seed, device=device, prefetch=device.type != "cpu",
             rank=rank(), processes=processes(),
         )  # fmt: skip
-        self.optimisers = build_optimisers(self.learner, self.settings, trained_by)
+        self.optimisers = build_optimisers(self.learner, self.settings)
         self.average = Average(self.learner, settings.ema) if settings.ema else None
         self.model = Model(
             name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
