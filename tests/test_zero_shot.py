@@ -162,6 +162,11 @@ def test_none_of_these(tmp_path: Path) -> None:
     found, _, _ = classify(model, [data], labels="blue,green,red", threshold=1.0)
     for answer in found:  # the labels and none of them are all there is
         assert sum(label["score"] for label in answer["labels"]) == pytest.approx(1, abs=1e-4)
+    siglip = str(two_towers(bias=True).save(tmp_path / "siglip"))
+    found, _, _ = classify(siglip, [data], labels="blue,green,red", threshold=1.0)
+    for answer in found:  # each label is for itself
+        none, best, *_ = (label["score"] for label in answer["labels"])
+        assert none == pytest.approx(1 - best, abs=1e-5)
     found, _, _ = classify(model, [data], labels="blue,green,red", threshold=1e-9)
     assert NONE not in [answer["labels"][0]["label"] for answer in found]
     with pytest.raises(Misuse, match="A threshold of 2 is no probability"):

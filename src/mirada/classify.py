@@ -45,6 +45,7 @@ def classify(
     model = load(ref, device=device, on_progress=on_progress)
     images = evaluation_images(model, source, exact_pixels=exact_pixels, keep=False)
     notes: list[str] = []
+    nothing = None
     if labels is None:
         names = require_head(ref, model)
         if templates is not None:
@@ -59,8 +60,9 @@ def classify(
         nothing = None if threshold is None else vectors_of_nothing(model, chosen)
         places, features = unit_features(model, images, np.arange(len(images)), batch=64, on_progress=on_progress)
         shares = probabilities(model, features, vectors, nothing)
+    competing = nothing is not None and model.text is not None and model.text.logit_bias is None
     answers = [
-        {"path": source.path(int(place)), "labels": ranked(row, names, top, threshold)}
+        {"path": source.path(int(place)), "labels": ranked(row, names, top, threshold, competing)}
         for place, row in zip(images.usable[places], shares, strict=True)
     ]
     return answers, images.skipped_files(), notes
@@ -74,13 +76,15 @@ def require_head(ref: str, model: Model) -> list[str]:
     return model.classes
 
 
-def ranked(shares: Tensor, names: Sequence[str], top: int, threshold: float | None) -> list[dict[str, Any]]:
-    """The likeliest labels of one image, (C,), and before them "none of these" where none reaches the threshold."""
+def ranked(
+    shares: Tensor, names: Sequence[str], top: int, threshold: float | None, competing: bool
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The likeliest labels of one image, (C,), and before them "none of these" where none reaches the threshold;
+    `competing` says whether it took part in the softmax, so that what the shares leave is its own."""
     scores, labels = shares.topk(min(top, len(names)))
     found = [{"label": names[label], "score": round(score, 6)}
              for score, label in zip(scores.tolist(), labels.tolist(), strict=True)]  # fmt: skip
     if threshold is not None and float(scores[0]) < threshold:
-        left = 1 - float(shares.sum())
-        left = left if left > 1e-4 else 1 - float(scores[0])
-        return [{"label": NONE, "score": round(left, 6)}, *found][:top]
+        left = 1 - float(shares.sum() if competing else scores[0])
+        return [{"label": NONE, "score": round(max(0.0, left), 6)}, *found][:top]
     return found

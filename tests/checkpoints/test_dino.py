@@ -149,6 +149,8 @@ def test_every_tensor_of_the_real_size_has_its_place(name: str) -> None:
     with torch.device("meta"):
         peer = timm.create_model(theirs, num_classes=0)
         shapes = {key: tuple(tensor.shape) for key, tensor in rename(dict(peer.state_dict())).items()}
+        if match[5]:
+            shapes |= dict.fromkeys(("local_cls_norm.weight", "local_cls_norm.bias"), (peer.embed_dim,))
         made = dino.plan(name, None, shapes)
         wanted = {key: tensor.shape for key, tensor in Model.from_design(made.design).state_dict().items()}
         found = table.read(made.table, shapes, lambda key: torch.empty(shapes[key]), wanted, name)
@@ -205,3 +207,7 @@ def test_weights_for_satellite_images_have_their_own_colours() -> None:
     with pytest.raises(MiradaError, match="name them dino:dinov3_vitl16/sat493m"):
         dino.plan("dinov3_vitl16", None, shapes)
     assert dino.plan("dinov3_vitl16/sat493m", None, shapes).design.preprocess.mean == (0.430, 0.411, 0.296)
+    del shapes["local_cls_norm.weight"]
+    with pytest.raises(MiradaError, match="for web images, which have colours of their own"):
+        dino.plan("dinov3_vitl16/sat493m", None, shapes)
+    assert dino.repository("dinov3_vithplus16") == dino.repository("dinov3_vith16plus")  # as it was once called here

@@ -19,6 +19,7 @@ def test_train_evaluate_classify_models(folder_of_shapes: Path, tmp_path: Path) 
     assert train.keys() >= {"run", "model", "steps", "images", "seconds", "metrics", "skipped"}
     assert (train["run"], train["model"], train["steps"], train["images"]) == (str(out), str(out / "model"), 60, 960)
     assert train["metrics"]["val/accuracy"] >= 0.8
+    assert (train["measured"], train["classes"]) == (18, ["blue", "green", "red"])
     assert train["skipped"] == []
     assert all((out / name).exists() for name in ("config.yaml", "metrics.jsonl", "report.html", "checkpoints"))
 
@@ -116,6 +117,11 @@ def test_init_brings_architecture_and_image_size(folder_of_shapes: Path, trained
     assert model["preprocess"]["size"] == [24, 24]
     said = refused(2, "train", folder_of_shapes, "--init", trained_run, "--model", "vit-ti/4")
     assert "give --init or --model" in said
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"init: {trained_run}\nsteps: 1\nbatch: 16\n")
+    document("train", folder_of_shapes, "--recipe", recipe, "--out", tmp_path / "again")
+    assert document("models", tmp_path / "again")[0]["preprocess"]["size"] == [24, 24]
+    assert "give --init or --model" in refused(2, "train", folder_of_shapes, "--recipe", recipe, "--model", "vit-ti/4")
 
 
 def test_streams_and_exit_codes_of_the_process(folder_of_shapes: Path, trained_run: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_layer_and_head_that_were_asked_for(tmp_path: Path, browser: Browser
     said = re.search(r"([\d.]+)% goes to the class token", readout.inner_text())
     assert said is not None
     spent = 100 * look(one, image).layers[1].spent[:, 0, 0]
-    assert float(said[1]) == pytest.approx(float(spent[1]), abs=0.6)
+    assert float(said[1]) == pytest.approx(float(spent[1]), abs=0.75)
     assert abs(float(spent[1] - spent.mean())) > 2
     page.context.close()
     assert wrong == []

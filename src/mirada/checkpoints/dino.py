@@ -132,9 +132,12 @@ def plan(name: str, files: Files | None, shapes: Shapes) -> Plan:  # noqa: ARG00
         options["hidden"] = shape_of(shapes, f"{first}fc1.weight", where)[0]
     if f"{prefix}blocks.0.attn.qkv.bias" not in shapes:
         options["qkv_bias"] = False
-    if name == "dinov3_vitl16" and f"{prefix}local_cls_norm.weight" in shapes:  # which only those of satellites keep
-        raise MiradaError("These are DINOv3's weights for satellite images, which have their own colours: name them "
-                          "dino:dinov3_vitl16/sat493m.")  # fmt: skip
+    if known.size == "l" and rotary and not prefix:  # only those for satellite images have this norm
+        is_satellite, named = "local_cls_norm.weight" in shapes, name.endswith("/sat493m")
+        if is_satellite != named:
+            raise MiradaError(f"These are DINOv3's weights for {'satellite' if is_satellite else 'web'} images, which "
+                              "have colours of their own: name them dino:dinov3_vitl16"
+                              f"{'/sat493m' if is_satellite else ''}.")  # fmt: skip
     if f"{prefix}blocks.0.attn.qkv.bias_mask" in shapes:
         rows.append(MASKED)
     table: list[Row] = [*DROPPED, *rows, *ROWS]  # the rest has timm's names, which were DINO's
@@ -149,6 +152,7 @@ def _prefixed(names: str | tuple[str, ...], prefix: str) -> str | tuple[str, ...
 
 
 def _known(name: str) -> Name:
+    name = {"dinov3_vitsplus16": "dinov3_vits16plus", "dinov3_vithplus16": "dinov3_vith16plus"}.get(name, name)
     if name in NAMES:
         return NAMES[name]
     nearest = get_close_matches(name, NAMES, 1, cutoff=0.3)

@@ -59,13 +59,14 @@ def visible_files(root: str) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """A link that leads in a circle is none. Raises `OSError` for what cannot be told otherwise."""
+    """A link that leads nowhere, or is called as a picture and cannot be followed, is none: it cannot be read. Raises
+    `OSError` for another that may be a folder."""
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        return False
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG) or is_image(entry.name):
+            return False
+        raise
 
 
 def open_folder(root: str, files: Sequence[str], skipped: list[Skipped]) -> dict[str, Source]:

@@ -198,4 +198,6 @@ def find_objects(model: Model, images: Tensor) -> tuple[Object, ...]:
     for number, cut in enumerate(mask_cut(features), 1):
         how = "a cut through the graph of like patches" if number == 1 else "a cut through what is left"
         found.append((f"MaskCut {number}", how, cut.mask, cut.seed))
-    return tuple(Object(method, how, mask, box(component(mask, seed))) for method, how, mask, seed in found)
+    return tuple(
+        Object(method, how, mask, box(component(mask, seed)) or box(mask)) for method, how, mask, seed in found
+    )

@@ -146,7 +146,7 @@ const drawings = {
     const output = find(`[data-readout="${model}"]`);
     output.replaceChildren(element('b', '', `Layer ${indexOf(look) + 1}. ${who}, ${from}.`),
       map.high > map.low ? ` Most goes to ${spot(map, strongest(map))}: ${percent(map.high)} per patch, where an even spread would give ${percent(even)}.` : ' Attention is spread evenly.');
-    if (state.at !== null && layer.prefix) output.append(` ${percent(spentOf(layer, head))} goes to ${!look.classToken ? 'the registers' : layer.prefix === 1 ? 'the class token' : 'the class token and registers'}.`);
+    if (state.at !== null && layer.prefix) output.append(` ${percent(spentOf(layer, head))} goes to ${!look.classToken ? 'tokens before the patches' : layer.prefix === 1 ? 'the class token' : 'the class token and registers'}.`);
     const coarse = layer.block * layer.byHead.block;
     find(`[data-heads-note="${model}"]`).textContent = state.at !== null && coarse > 1 ? `in squares of ${coarse} × ${coarse} patches` : '';
     tiles(find(`[data-heads="${model}"]`), layer.heads, index => attentionOf(layer, index),
