@@ -64,13 +64,17 @@ def test_nothing_matches_and_all_the_same(index: str) -> None:
     assert len(document("search", "qzxv wkjhq", "--index", index, "--all", "-k", 4, "--no-resident")) == 4
 
 
-def test_the_process_that_stays_gives_the_same(index: str, run_folder: Path) -> None:
+def test_the_process_that_stays_gives_the_same(
+    index: str, model: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = ["search", "red", "--index", index, "--all", "--where", "path like '%red%'"]
     alone = document(*asked, "--no-resident")
     assert document(*asked) == alone
     (place,) = run_folder.glob("*.sock")
     assert run_folder.stat().st_mode & 0o077 == 0
     assert document(*asked) == alone
+    monkeypatch.chdir(Path(model).parent)  # where the process is not
+    assert document(*asked, "--model", Path(model).name) == alone
     assert "cannot be read" not in refused(2, "search", "red", "--index", index, "--where", "id = 1")
     assert "There is no index in" in refused(1, "search", "red", "--index", index + "x")
     (process,) = run_folder.glob("*.pid")

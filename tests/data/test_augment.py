@@ -1,5 +1,7 @@
 """Geometry against a slow loop, colour operations against the paper's definitions."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,6 +134,18 @@ def test_options_by_name_and_by_table() -> None:
         augmentation("strnog")
     with pytest.raises(MiradaError, match="no augmentation option 'scael'"):
         augmentation({"scael": 1})
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"crop": "zom"}, "option crop is 'zom', and should be shift, zoom or whole"), ({"scale": 0.5}, "two shares"),
+    ({"scale": [0.9, 0.1]}, "two shares"), ({"ratio": [0, 1]}, "two numbers above 0"),
+    ({"jitter": 0.4}, "four numbers"),
+    ({"jitter": [0.4, 0.4, 0.4]}, "four numbers"), ({"blur": 2}, "a share from 0 to 1"),
+    ({"grey": "half"}, "a share from 0 to 1"), ({"operations": -1}, "a whole number"),
+])  # fmt: skip
+def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(MiradaError, match=said):
+        augmentation(options)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -251,6 +251,17 @@ def test_a_model_without_words(new_shapes: Any, tmp_path: Path) -> None:
         index.search("red")
 
 
+@pytest.mark.parametrize("kind", ["jpg", "tif"])
+def test_sizes_are_those_of_the_upright_picture(kind: str, tmp_path: Path, model_folder: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "pictures").mkdir()
+    shape_picture("red", 0, 64).resize((64, 48)).save(tmp_path / "pictures" / f"a.{kind}", exif=exif)
+    index, _ = Index.update(tmp_path / "pictures", tmp_path / "index", model=model_folder)
+    (row,) = index.rows()[1]
+    assert (row["width"], row["height"]) == (48, 64)
+
+
 def test_tables_are_indexed_row_by_row(tmp_path: Path, model_folder: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -37,6 +37,9 @@ def test_a_path_is_a_picture_seen_from_the_folder(tmp_path: Path) -> None:
         Part(1, picture=str(tmp_path / "my beach.jpg")), Part(0.5, "sun"),
     ]  # fmt: skip
     assert parse(f"{tmp_path}/my beach.jpg") == [Part(1, picture=str(tmp_path / "my beach.jpg"))]
+    (tmp_path / "cat").write_bytes(b"x")  # which a word may be called, too
+    assert parse("cat", str(tmp_path)) == [Part(1, "cat")]
+    assert parse("./cat", str(tmp_path)) == [Part(1, picture=f"{tmp_path}/./cat")]
 
 
 @pytest.mark.parametrize(

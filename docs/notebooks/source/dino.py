@@ -22,6 +22,7 @@
 # %%
 import io
 import os
+import shutil
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -181,6 +182,7 @@ for name, centre in (("without", 0.0), ("with", scores.mean(0))):
 # %%
 common = {"model": "vit-pico/6", "image_size": 48, "batch": 64, "validate": 0, "precision": "float32"}
 healthy = "dino(hidden=64, bottleneck=32, prototypes=64, small=2)"
+shutil.rmtree("healthy", ignore_errors=True)  # if this cell ran before
 train("data", Settings(objective=healthy, steps=STEPS, **common), out="healthy")
 
 report = examine("healthy")
@@ -208,6 +210,7 @@ for name in ("health/dino_information", "health/dino_prototypes", "health/rank",
 
 # %%
 sick = "dino(hidden=64, bottleneck=32, prototypes=64, small=2, centring='mean', centre_momentum=1.0)"
+shutil.rmtree("sick", ignore_errors=True)
 train("data", Settings(objective=sick, steps=SICK_STEPS, optimiser="adamw", **common), out="sick")
 
 report = examine("sick")

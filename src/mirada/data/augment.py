@@ -6,7 +6,7 @@ over height). Every crop, shift, zoom and mirror image is a box of that canvas, 
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -17,6 +17,9 @@ from mirada.data.randaugment import randaugment
 from mirada.errors import MiradaError
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "augmentation", "draw_boxes", "erase", "resample", "resample_bytes"]
+
+
+Crop = Literal["shift", "zoom", "whole"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Augmentation:
         erasing: probability of painting a random box grey (Zhong et al. 2017, arXiv:1708.04896).
     """
 
-    crop: Literal["shift", "zoom", "whole"] = "shift"
+    crop: Crop = "shift"
     shift: float = 0.125
     scale: tuple[float, float] = (0.35, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -49,6 +52,24 @@ class Augmentation:
     blur: float = 0.0
     solarise: float = 0.0
     erasing: float = 0.0
+
+    def __post_init__(self) -> None:
+        def numbers(value: Any, count: int) -> bool:
+            return isinstance(value, tuple) and len(value) == count and all(isinstance(v, (int, float)) for v in value)
+
+        shares = ("jitter_chance", "grey", "blur", "solarise", "erasing")
+        wrong = {
+            "crop": (self.crop in get_args(Crop), f"{', '.join(get_args(Crop)[:-1])} or {get_args(Crop)[-1]}"),
+            "scale": (numbers(self.scale, 2) and 0 < self.scale[0] <= self.scale[1] <= 1, "two shares, in order"),
+            "ratio": (numbers(self.ratio, 2) and 0 < self.ratio[0] <= self.ratio[1], "two numbers above 0"),
+            "jitter": (self.jitter is None or numbers(self.jitter, 4), "four numbers"),
+            **{name: (numbers((getattr(self, name),), 1) and 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
+               for name in shares},
+            "operations": (isinstance(self.operations, int) and self.operations >= 0, "a whole number, 0 or more"),
+        }  # fmt: skip
+        for name, (fine, wanted) in wrong.items():
+            if not fine:
+                raise MiradaError(f"The augmentation option {name} is {getattr(self, name)!r}, and should be {wanted}.")
 
     def __call__(self, canvases: Tensor, aspect: Tensor, size: tuple[int, int], generator: Generator) -> Tensor:
         """uint8 canvases (B, C, S, S) and aspects (B,) to float32 pixels (B, C, *size) in 0..255."""

@@ -39,7 +39,7 @@ def _views(
     first, second, small = transforms
     height, width = (max(1, round(share * side / stride)) * stride for side in samples.size)
     crops = [samples.view(first, 0), samples.view(second, 1)]
-    crops += [samples.view(small, number, (height, width)) for number in range(count)]
+    crops += [samples.view(small, 2 + number, (height, width)) for number in range(count)]
     return dict(zip(crop_names(count), crops, strict=True))
 
 

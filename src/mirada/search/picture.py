@@ -73,8 +73,10 @@ def _exif(data: bytes, image: Image.Image) -> tuple[Any, tuple[int, int]]:
     size = image.size
     try:
         opened = open_header(data)
-        size, exif = opened.size, opened.getexif()
-        return exif, (size[1], size[0]) if exif.get(0x0112, 1) in (5, 6, 7, 8) else size  # lies on its side
+        size = image.size if opened.format == "TIFF" else opened.size  # Pillow's sizes of TIFFs are upright already
+        exif = opened.getexif()
+        lies = opened.format != "TIFF" and exif.get(0x0112, 1) in (5, 6, 7, 8)  # on its side
+        return exif, (size[1], size[0]) if lies else size
     except Exception:  # a broken EXIF block is no reason to lose the picture
         return None, size
 

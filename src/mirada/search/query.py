@@ -74,7 +74,7 @@ def _term(rest: str, text: str) -> tuple[str, bool, str]:
 def _part(weight: float, term: str, quoted: bool, folder: str | None) -> Part:
     if not quoted and folder is not None:
         path = os.path.join(folder, os.path.expanduser(term))
-        if os.path.isfile(path):
+        if os.path.isfile(path) and (is_image(term) or os.sep in term):
             return Part(weight, picture=path)
         if is_image(term) and (os.sep in term or " " not in term):
             raise Misuse(f"There is no picture {term!r}: check the path, or put the words in quotation marks.")

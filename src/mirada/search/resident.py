@@ -32,6 +32,9 @@ def ask(index: str, query: str, *, stay: bool = True, **options: Any) -> list[di
     question = {"index": os.fspath(index), "query": query, "folder": os.getcwd(), **options}
     if "://" not in question["index"]:
         question["index"] = os.path.abspath(os.path.expanduser(question["index"]))
+    model = question.get("model")
+    if model is not None and os.path.isdir(os.path.expanduser(model)):  # the process has a working folder of its own
+        question["model"] = os.path.abspath(os.path.expanduser(model))
     if stay and hasattr(socket, "AF_UNIX") and os.environ.get("MIRADA_RESIDENT") != "0":
         answer = _from_resident(question)
         if answer is not None:
