@@ -60,6 +60,15 @@ def test_masks_of_every_kind(name):
     assert (decode_alpha(MASKS[name]) is not None) == (name == "transparent")
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_mask_that_lies_on_its_side_is_turned_once(form):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shape = SHAPE.copy()
+    shape[1, 2] = False  # not the same when it stands on its head
+    assert (decode_mask(encoded(np.rot90(shape).astype(np.uint8), form=form, exif=exif)) == shape).all()
+
+
 def test_a_jpeg_does_not_keep_zeros():
     large = np.kron(SHAPE, np.ones((16, 16), bool))
     assert (decode_mask(encoded(large.astype(np.uint8) * 255, form="JPEG", quality=60)) == large).mean() > 0.99

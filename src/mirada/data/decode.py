@@ -82,6 +82,7 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
         return alpha
     image = _open(data)
     try:
+        image.load()  # which turns a TIFF
         values = np.asarray(_upright(image.convert("RGB") if image.has_transparency_data else image,
                                      _orientation(image)))  # fmt: skip
     except Exception as error:
