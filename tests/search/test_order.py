@@ -64,6 +64,16 @@ def test_pictures_that_are_all_alike_have_to_be_nearer_to_be_the_same() -> None:
         assert (duplicate_groups(hashes, vectors) == [[0, 1]]) is same
 
 
+@pytest.mark.parametrize("count", [20, 100, 1000])
+def test_copies_are_no_strangers_however_many_there_are(count: int) -> None:
+    draw = np.random.default_rng(count)
+    hashes = draw.integers(-(2**63), 2**63 - 1, count).repeat(2)
+    vectors = unit(draw.standard_normal((count, 256))).repeat(2, 0)
+    hashes[1::2] ^= np.int64(0b10010010010101 << 20)  # 6 bits
+    vectors[1::2] = unit(vectors[1::2] + 0.02 * draw.standard_normal((count, 256)))  # a cosine of about 0.95
+    assert duplicate_groups(hashes, vectors) == [[place, place + 1] for place in range(0, 2 * count, 2)]
+
+
 def test_heaps_are_found_and_named() -> None:
     draw = np.random.default_rng(0)
     centres = unit(draw.standard_normal((4, 32)))

@@ -31,8 +31,10 @@ def duplicate_groups(hashes: NDArray[np.int64], vectors: NDArray[np.float32]) ->
     draw = np.random.default_rng(0)
     one, other = draw.integers(count, size=(2, PAIRS))
     one, other = one[one != other], other[one != other]
-    most = np.clip(np.quantile(hamming(hashes[one], hashes[other]), 1 / 2000), *BITS_APART)
-    least = np.clip(np.quantile(np.einsum("nd,nd->n", vectors[one], vectors[other]), 1 - 1 / 1000), *COSINE)
+    copies = 1 / (count - 1)  # of all pairs, if each picture has one: those are no strangers
+    rare, seldom = (min(0.5, share + copies) for share in (1 / 2000, 1 / 1000))
+    most = np.clip(np.quantile(hamming(hashes[one], hashes[other]), rare), *BITS_APART)
+    least = np.clip(np.quantile(np.einsum("nd,nd->n", vectors[one], vectors[other]), 1 - seldom), *COSINE)
     first, second = _close(hashes, most, draw)
     same = np.einsum("nd,nd->n", vectors[first], vectors[second]) >= least
     return _joined(count, first[same], second[same])
