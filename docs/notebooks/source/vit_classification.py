@@ -285,8 +285,8 @@ distance_figure([untrained, seen], ["untrained", "trained"])
 # %% [markdown] en
 # ## To try
 #
-# 1. Train without positions (`positions='none'`). How much accuracy is lost? Which groups suffer?
-# 2. Patches of 12 × 12: a quarter of the tokens. How much faster, how much worse?
+# 1. Train without positions (`positions='none'`, and without the three lines that draw them). How much is lost? Where?
+# 2. Patches of 12 × 12 (where the picture is cut, too: 16 of them). How much faster, how much worse?
 # 3. Show `inspect.grad_cam` of a drawing that the network gets wrong. Does it look at the wrong thing?
 # 4. The same with `mirada train drawings --recipe demo` and `mirada inspect`: three minutes, and better. Why? (Look
 #    at its recipe.)
@@ -294,8 +294,8 @@ distance_figure([untrained, seen], ["untrained", "trained"])
 # %% [markdown] es
 # ## Para probar
 #
-# 1. Entrena sin posiciones (`positions='none'`). ¿Cuánta exactitud se pierde? ¿Qué grupos lo notan más?
-# 2. Parches de 12 × 12: la cuarta parte de los tokens. ¿Cuánto más rápido va y cuánto empeora?
+# 1. Entrena sin posiciones (`positions='none'`, y sin las tres líneas que las dibujan). ¿Cuánto se pierde? ¿Dónde?
+# 2. Parches de 12 × 12 (también donde se recorta la imagen: son 16). ¿Cuánto más rápido va y cuánto empeora?
 # 3. Muestra `inspect.grad_cam` de un dibujo en el que la red se equivoca. ¿Está mirando donde no debe?
 # 4. Haz lo mismo con `mirada train drawings --recipe demo` y `mirada inspect`: tres minutos y mejor resultado. ¿Por
 #    qué? (Pista: lee la receta.)
