@@ -230,9 +230,10 @@ def draw(recorded: list[dict[str, Any]]) -> bool:
         room, line_height = 0.0, 0.045 * (high - low)
         for end, at, name, colour in sorted(ends):
             room = max(room, end)  # so that names do not overlap
-            place.annotate(name.replace(" + ", " +\n"), (at, room), xytext=(6, 0), textcoords="offset points",
-                           va="center", color=colour, fontsize=8)  # fmt: skip
-            room += line_height * (1 + name.count(" + "))
+            text = f"the sum of {name.count(' + ') + 1}" if " + " in name else name
+            place.annotate(text, (at, room), xytext=(6, 0), textcoords="offset points", va="center", color=colour,
+                           fontsize=8)  # fmt: skip
+            room += line_height
         ticks = sorted({at for points in found.values() for at in points})
         place.set(xscale="log", xlabel="minutes of training", ylabel="linear probe, %", title=f"{data}, {size} px")
         place.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
