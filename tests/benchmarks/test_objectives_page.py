@@ -65,4 +65,9 @@ def test_curves_are_drawn_of_what_was_trained_for_several_lengths(
     assert not draw([*STILL, *TRAINED])
     assert draw([*STILL, *TRAINED, row(SUM, 50.0, "20m"), row("rotation", 51.0, "20m")])
     drawn = self_supervised.PICTURE.read_text(encoding="utf-8")
-    assert drawn.count("<!-- jigsaw") == 1  # of the sum's name; alone it was trained for one length only
+    assert f"<!-- the sum of {SUM.count(' + ') + 1} -->" in drawn
+    assert "<!-- rotation -->" in drawn
+    assert "<!-- jigsaw -->" not in drawn  # alone it was trained for one length only
+    assert "<!-- untrained or pixels -->" in drawn
+    assert draw([*TRAINED, row(SUM, 50.0, "20m")])  # nobody has measured what is to beat
+    assert "untrained" not in self_supervised.PICTURE.read_text(encoding="utf-8")
