@@ -58,7 +58,7 @@ class Augmentation:
             return isinstance(value, tuple) and len(value) == count and all(isinstance(v, (int, float)) for v in value)
 
         shares = ("jitter_chance", "grey", "blur", "solarise", "erasing")
-        wrong = {
+        rules = {
             "crop": (self.crop in get_args(Crop), f"{', '.join(get_args(Crop)[:-1])} or {get_args(Crop)[-1]}"),
             "scale": (numbers(self.scale, 2) and 0 < self.scale[0] <= self.scale[1] <= 1, "two shares, in order"),
             "ratio": (numbers(self.ratio, 2) and 0 < self.ratio[0] <= self.ratio[1], "two numbers above 0"),
@@ -67,7 +67,7 @@ class Augmentation:
                for name in shares},
             "operations": (isinstance(self.operations, int) and self.operations >= 0, "a whole number, 0 or more"),
         }  # fmt: skip
-        for name, (fine, wanted) in wrong.items():
+        for name, (fine, wanted) in rules.items():
             if not fine:
                 raise MiradaError(f"The augmentation option {name} is {getattr(self, name)!r}, and should be {wanted}.")
 

@@ -82,7 +82,6 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
         return alpha
     image = _open(data)
     try:
-        image.load()  # which turns a TIFF
         values = np.asarray(_upright(image.convert("RGB") if image.has_transparency_data else image,
                                      _orientation(image)))  # fmt: skip
     except Exception as error:
@@ -168,6 +167,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
+    """What is still to be done: Pillow turns a TIFF itself when it loads it."""
+    image.load()
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # a broken EXIF block is no reason to lose the picture

@@ -38,9 +38,9 @@ def visible_files(root: str) -> list[str]:
     """Every file below `root` that is not hidden, sorted, relative to `root`. Links are followed, each folder once: by
     its own name, if that is below `root` too."""
     found: list[str] = []
-    todo, linked, seen = [""], list[str](), set()
-    while todo or linked:
-        inside = todo.pop() if todo else linked.pop()
+    waiting, linked, seen = [""], list[str](), set()
+    while waiting or linked:
+        inside = waiting.pop() if waiting else linked.pop()
         folder = join(root, inside)
         try:
             status = os.stat(folder)
@@ -49,7 +49,7 @@ def visible_files(root: str) -> list[str]:
             seen.add((status.st_dev, status.st_ino))
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                    kind = found if not _is_folder(entry) else linked if entry.is_symlink() else todo
+                    kind = found if not _is_folder(entry) else linked if entry.is_symlink() else waiting
                     kind.append(join(inside, entry.name))
         except OSError as error:
             raise MiradaError(
