@@ -76,6 +76,25 @@ def test_broken_files_are_skipped_and_named(new_shapes, keep: bool) -> None:  # 
         images_of(folder, keep=True, strict=True)
 
 
+def test_other_images_take_the_place_of_those_that_broke_since(new_shapes) -> None:  # type: ignore[no-untyped-def]
+    folder = new_shapes(8)
+    images = images_of(folder, keep=False)
+    whole = [loader_of(images, 8).batch(step, (24, 24)) for step in range(3)]
+    broken = sorted(folder.rglob("*.png"))[::3]
+    for file in broken:
+        file.write_bytes(b"no longer an image")
+    for step, before in enumerate(whole):
+        first, again = (loader_of(images, 8).batch(step, (24, 24)) for _ in range(2))
+        assert len(first) == len(before) == 8
+        assert torch.equal(first.canvases, again.canvases)
+        assert torch.equal(first.labels.sort().values, again.labels.sort().values)
+    assert {Path(entry["path"]) for entry in images.skipped_files()} <= set(broken)
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    with pytest.raises(MiradaError, match="has the folder gone"):
+        loader_of(images, 8).batch(0, (24, 24))
+
+
 def test_a_folder_with_nothing_readable_says_so(new_shapes) -> None:  # type: ignore[no-untyped-def]
     folder = new_shapes(1)
     for file in folder.rglob("*.png"):

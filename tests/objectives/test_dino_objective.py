@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from mirada.backbones import build
 from mirada.errors import MiradaError
 from mirada.objectives import DINO, SwAV
+from mirada.objectives.masks import masks_of_half
 from mirada.objectives.regularisers import gram, koleo
 from mirada.objectives.sinkhorn import sinkhorn
 from mirada.objectives.teacher import momentum_at
+from mirada.train.freeze import freeze
 
 MODEL = "vit-pico/4(depth=1, image_size=16)"
 
@@ -115,6 +117,49 @@ def test_everything_at_once_learns(model: str) -> None:
     assert [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+def test_hidden_patches_are_asked_of_the_teacher_who_sees_them() -> None:
+    """iBOT's loss against a loop: the teacher sees all, and every image that hides patches has the same say."""
+    backbone, objective, batch = made(masked=1.0)
+    torch.manual_seed(3)
+    found = objective(backbone, batch, 0.0)["masked"]
+    torch.manual_seed(3)
+    masks, images = masks_of_half(16, (4, 4)), torch.cat([batch["large_0"], batch["large_1"]])
+    stem = backbone.embed(images)
+    stem[masks] = objective.mask_token
+    scores = objective.patch_head(backbone.encode(stem).patches[masks]) / 0.1
+    target = sinkhorn(objective.teacher_patch_head(objective.teacher(images).patches[masks]), 0.04)
+    owners = masks.nonzero()[:, 0].tolist()
+    losses: dict[int, list[Tensor]] = {}
+    for owner, taught, said in zip(owners, target, scores.log_softmax(1), strict=True):
+        losses.setdefault(owner, []).append(-(taught * said).sum())
+    assert len(losses) == 8
+    assert len({len(values) for values in losses.values()}) > 1
+    torch.testing.assert_close(found, torch.stack([torch.stack(one).mean() for one in losses.values()]).mean())
+
+
+def test_the_anchor_is_the_teacher_of_gram_start_and_without_noise() -> None:
+    torch.manual_seed(0)
+    backbone = build("vit-pico/4(depth=2, image_size=16, drop_path=0.5)")
+    objective = DINO(backbone, prototypes=16, small=0, gram=1.0, gram_start=0.5, momentum=0.5).train()
+    batch = objective.views(samples())
+    for progress in (0.4, 0.5, 0.6):
+        with torch.no_grad():
+            for parameter in backbone.parameters():
+                parameter.add_(0.1)
+        objective.after_step(backbone, progress)
+        if progress == 0.5:
+            wanted = {name: value.clone() for name, value in objective.teacher.state_dict().items()}
+    assert all(torch.equal(value, wanted[name]) for name, value in objective.anchor.state_dict().items())
+    assert objective.anchor(batch["large_0"]).pooled.equal(objective.anchor(batch["large_0"]).pooled)
+    assert "gram" in objective(backbone, batch, 0.6)
+    # A run that goes on from this one starts before `gram_start`.
+    assert "gram" not in objective(backbone, batch, 0.1)
+    objective.after_step(backbone, 0.1)
+    objective.after_step(backbone, 0.6)
+    assert all(torch.equal(value, objective.anchor.state_dict()[name])
+               for name, value in objective.teacher.state_dict().items())  # fmt: skip
+
+
 def test_koleo_is_the_mean_log_distance_to_the_nearest() -> None:
     features = torch.randn(6, 4)
     unit = F.normalize(features, dim=1)
@@ -141,6 +186,11 @@ def test_batch_norm_of_the_teacher_sees_its_batch() -> None:
     kinds = {type(module).__name__: module.training for module in objective.teacher.modules()}
     assert kinds["BatchNorm2d"]
     assert not kinds["ResNet"]
+    freeze(backbone, -1)
+    frozen = DINO(backbone, small=0).train().teacher
+    before = {name: buffer.clone() for name, buffer in frozen.named_buffers()}
+    frozen(torch.randn(4, 3, 16, 16))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in frozen.named_buffers())
 
 
 def test_bad_options() -> None:
@@ -148,8 +198,17 @@ def test_bad_options() -> None:
         made(centring="median")
     with pytest.raises(MiradaError, match="cannot be -1 small crops"):
         DINO(build(MODEL), small=-1)
-    with pytest.raises(MiradaError, match="use 2 or more prototypes"):
-        SwAV(build(MODEL), prototypes=1)
+    for kind in (DINO, SwAV):
+        with pytest.raises(MiradaError, match="by 1 prototypes: use 2 or more"):
+            kind(build(MODEL), prototypes=1)
+    for option in ("student_temperature", "teacher_temperature", "early_temperature"):
+        with pytest.raises(MiradaError, match="divides nothing"):
+            DINO(build(MODEL), **{option: 0})
+    for option in ("temperature", "epsilon"):
+        with pytest.raises(MiradaError, match="divides nothing"):
+            SwAV(build(MODEL), **{option: 0})
+    with pytest.raises(MiradaError, match="cannot be a queue of -1"):
+        SwAV(build(MODEL), queue=-1)
 
 
 def test_swav_swaps() -> None:
@@ -181,3 +240,27 @@ def test_swavs_queue_takes_part_when_it_is_full() -> None:
         losses.append(objective(backbone, batch, progress)["loss"])
     torch.testing.assert_close(losses[0], first)  # not before `queue_start`
     assert losses[1] != losses[0]
+
+
+def test_swavs_queue_keeps_the_newest() -> None:
+    backbone = build(MODEL)
+    objective = SwAV(backbone, prototypes=6, small=0, queue=12)
+    batch = objective.views(samples())
+    newest = F.normalize(objective.head(torch.cat([backbone(batch[name]).pooled for name in objective.pooled])), dim=1)
+    before = F.normalize(torch.randn(2, 12, 128), dim=2)
+    objective.get_buffer("queue").copy_(before)
+    objective(backbone, batch, 0.0)
+    torch.testing.assert_close(objective.get_buffer("queue")[:, :8], newest.view(2, 8, -1))
+    assert torch.equal(objective.get_buffer("queue")[:, 8:], before[:, :4])
+
+
+def test_swavs_prototypes_keep_their_place_at_first() -> None:
+    backbone = build(MODEL)
+    objective = SwAV(backbone, prototypes=6, small=0, freeze=0.5)
+    batch = objective.views(samples())
+    objective(backbone, batch, 0.4)["loss"].backward()
+    weight = objective.prototypes.weight
+    assert weight.grad is None or not weight.grad.any()
+    objective(backbone, batch, 0.6)["loss"].backward()
+    assert weight.grad is not None
+    assert weight.grad.any()

@@ -8,7 +8,7 @@ from mirada.backbones import build
 from mirada.errors import MiradaError
 from mirada.objectives import Masked
 from mirada.objectives.masked import patchify
-from mirada.objectives.masks import block_masks, hide, random_masks
+from mirada.objectives.masks import block_masks, covered, hide, random_masks
 
 MODEL = "vit-pico/4(depth=1, image_size=16)"
 
@@ -34,6 +34,29 @@ def test_hiding_covers_a_finer_grid() -> None:
     masks[0, 0, 1] = True
     covered = hide(torch.zeros(1, 4, 4, 3), masks, torch.ones(3))[..., 0]
     assert covered[0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_covered_images_show_the_next_one_where_they_are_hidden() -> None:
+    images, masks = torch.randn(2, 3, 8, 8), torch.zeros(2, 2, 2, dtype=torch.bool)
+    masks[0, 0, 1] = True
+    shown = covered(images, masks)
+    assert torch.equal(shown[0, :, :4, 4:], images[1, :, :4, 4:])
+    assert torch.equal(shown[0, :, 4:], images[0, :, 4:])
+    assert torch.equal(shown[1], images[1])
+    assert not covered(images[:1], masks[:1])[0, :, :4, 4:].any()
+
+
+@pytest.mark.parametrize("method", ["simmim", "mae"])
+def test_no_stem_is_shown_what_is_hidden(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters that overlap would see it from the patches beside."""
+    backbone, image = build("vit-pico/4(depth=1, image_size=16, stem='deep')"), torch.randn(3, 3, 16, 16)
+    embed, shown = backbone.embed, []
+    monkeypatch.setattr(backbone, "embed", lambda images: shown.append(images) or embed(images))
+    objective = Masked(backbone, method=method)
+    torch.manual_seed(3)
+    objective(backbone, {"image": image}, 0.0)
+    torch.manual_seed(3)
+    assert torch.equal(shown[0], covered(image, random_masks(3, (4, 4), objective.ratio)))
 
 
 def test_patches_are_pixels() -> None:

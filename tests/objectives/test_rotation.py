@@ -1,9 +1,12 @@
 """Turned views are exact turns of the upright view, and the label says by how much."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mirada.data.augment import augmentation
+from mirada.data.decode import to_canvas
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives.rotation import views
@@ -28,3 +31,21 @@ def test_each_image_is_turned_by_its_label() -> None:
 def test_oblong_images_are_refused() -> None:
     with pytest.raises(MiradaError, match="needs square images, not 16x24"):
         views(samples((16, 24)), augmentation("light"))
+
+
+@pytest.mark.parametrize("augment", ["light", "none", "zoom"])
+@pytest.mark.parametrize("size", [(240, 160), (160, 240), (285, 160)])
+def test_the_turn_of_a_long_picture_cannot_be_told_by_its_sharpness(augment: str, size: tuple[int, int]) -> None:
+    """Noise has no up and down: differences between neighbours are as large from left to right as from top to bottom,
+    in pictures that were turned and in those that were not."""
+    random = np.random.default_rng(0)
+    pictures = [Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), np.uint8)) for _ in range(64)]
+    canvases, aspects = zip(*(to_canvas(picture, 80) for picture in pictures), strict=True)
+    half = torch.full((3,), 0.5)
+    data = Samples(torch.stack(canvases), torch.tensor(aspects), torch.zeros(64), size=(64, 64), seed=1, mean=half,
+                   std=half)  # fmt: skip
+    turned = views(data, augmentation(augment))
+    lying = turned["image"][turned["label"] % 2 == 1]
+    across, down = ((lying.diff(dim=axis) ** 2).mean().item() for axis in (3, 2))
+    assert turned["image"].shape == (64, 3, 64, 64)
+    assert 0.85 < across / down < 1.18

@@ -70,6 +70,21 @@ def test_another_number_of_classes_than_the_data_have() -> None:
         objective(counts=[1, 2, 3])
 
 
+def test_labelled_images_are_mixed_with_labelled_ones_only() -> None:
+    image = torch.eye(4)[:, :, None, None].expand(4, 4, 20, 20)
+    target = one_hot(torch.tensor([0, -1, 2, -1]), 4)
+    for seed in range(20):
+        mixed, shares = mix(image, target, 0.8, 1.0, torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(shares[[0, 2]], mixed[[0, 2]].mean((2, 3)), atol=1e-5, rtol=0)
+        assert torch.equal(mixed[[1, 3]], image[[1, 3]])
+        assert not shares[[1, 3]].any()
+
+
+def test_a_negative_alpha_is_refused() -> None:
+    with pytest.raises(MiradaError, match="mixup and cutmix cannot be -1"):
+        objective(mixup=-1)
+
+
 def test_unlabelled_samples_take_no_part() -> None:
     made, backbone = objective()
     data = batch()

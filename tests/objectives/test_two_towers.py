@@ -145,8 +145,12 @@ def test_images_without_a_caption_take_no_part() -> None:
     module = CLIP(backbone, pairs=Pairs([("a cat",), ("a dog",)]))
     some = module(backbone, batch_of(module, [("a cat",), (), ("a dog",), ()]), 0.0)
     assert float(some["others"]) == 1
-    with pytest.raises(MiradaError, match="there are not two with captions"):
-        module(backbone, batch_of(module, [("a cat",), (), ()]), 0.0)
+    nothing = module(backbone, batch_of(module, [("a cat",), (), ()]), 0.0)
+    nothing["loss"].backward()
+    assert nothing["loss"].item() == 0
+    assert not any(parameter.grad.any() for parameter in backbone.parameters() if parameter.grad is not None)
+    with pytest.raises(MiradaError, match="use a batch of 2 or more"):
+        module(backbone, batch_of(module, [("a cat",)]), 0.0)
     with pytest.raises(MiradaError, match=r"None of these images has a caption: put a \.txt"):
         CLIP(backbone, pairs=Pairs([(), ()]))
 
@@ -187,11 +191,13 @@ def test_a_published_tower_is_trained_on_and_not_with_the_other_loss() -> None:
         CLIP(model.backbone, pairs=Pairs([("a cat",)], two_towers(bias=True)))
 
 
-def test_a_locked_text_tower_keeps_its_weights() -> None:
-    module = learner("clip(locked=True)")
+@pytest.mark.parametrize(("name", "free"), [("clip", ["logit_scale"]), ("siglip", ["logit_scale", "logit_bias"])])
+def test_a_locked_text_tower_keeps_its_weights(name: str, free: list[str]) -> None:
+    """But not what belongs to the pair of towers."""
+    module = learner(f"{name}(locked=True)")
     module(module.views(samples()), 0.0)["loss"].backward()
     moved = {name for name, parameter in module.objectives.named_parameters() if parameter.grad is not None}
-    assert moved == {"clip.text.logit_scale", "clip.project.weight"}
+    assert moved == {f"{name}.project.weight", *(f"{name}.text.{one}" for one in free)}
 
 
 def test_guessing_costs_one() -> None:

@@ -302,3 +302,17 @@ def test_tensorboard_gets_the_metrics(folder_of_shapes: Path, tmp_path: Path) ->
     assert b"supervised/loss" in files[0].read_bytes()
     with pytest.raises(MiradaError, match="no log 'tensorbord'"):
         train(str(folder_of_shapes), TINY, out=str(tmp_path / "other"), log=["tensorbord"])
+
+
+def test_an_augmentation_that_no_term_takes_is_noted(folder_of_shapes: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(Monitor):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    for number, (objective, noted) in enumerate((("simclr", True), ("simclr + rotation", False))):
+        settings = TINY.with_changes({"objective": objective, "augment": "zoom", "steps": 1}, "test")
+        train(str(folder_of_shapes), settings, out=str(tmp_path / str(number)), monitor=Notes())
+        assert any("takes --augment" in note for note in notes) == noted
+        notes.clear()

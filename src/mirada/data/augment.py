@@ -62,6 +62,8 @@ class Augmentation:
             "crop": (self.crop in get_args(Crop), f"{', '.join(get_args(Crop)[:-1])} or {get_args(Crop)[-1]}"),
             "scale": (numbers(self.scale, 2) and 0 < self.scale[0] <= self.scale[1] <= 1, "two shares, in order"),
             "ratio": (numbers(self.ratio, 2) and 0 < self.ratio[0] <= self.ratio[1], "two numbers above 0"),
+            "shift": (numbers((self.shift,), 1) and 0 <= self.shift <= 1, "a share of the side, from 0 to 1"),
+            "magnitude": (numbers((self.magnitude,), 1) and 0 <= self.magnitude <= 10, "a number from 0 to 10"),
             "jitter": (self.jitter is None or numbers(self.jitter, 4), "four numbers"),
             **{name: (numbers((getattr(self, name),), 1) and 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
                for name in shares},
@@ -147,8 +149,10 @@ def _zoom(how: Augmentation, aspect: Tensor, generator: Generator) -> tuple[Tens
     area = how.scale[0] + (how.scale[1] - how.scale[0]) * area
     low, high = math.log(how.ratio[0]), math.log(how.ratio[1])
     shape = (low + (high - low) * shape).exp()  # width over height, in true pixels
-    height, width = (area * aspect / shape).sqrt(), (area * shape / aspect).sqrt()
-    height, width = height.clamp(max=1), width.clamp(max=1)
+    height, width = (area * aspect / shape).sqrt().clamp(max=1), (area * shape / aspect).sqrt().clamp(max=1)
+    # What the picture's edge cut off one side may leave a box longer than wanted.
+    height, width = (torch.minimum(height, width * aspect / how.ratio[0]),
+                     torch.minimum(width, height * how.ratio[1] / aspect))  # fmt: skip
     return height / 2 + (1 - height) * y, width / 2 + (1 - width) * x, height, width
 
 

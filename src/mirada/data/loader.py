@@ -13,6 +13,9 @@ from mirada.errors import MiradaError
 __all__ = ["Loader", "mix_seed"]
 
 
+TRIES = 20  # to fill a batch with other images
+
+
 def mix_seed(*numbers: int) -> int:
     """One 63-bit seed from several numbers, without the collisions of adding them up."""
     words = np.random.SeedSequence(numbers).generate_state(2, np.uint64)
@@ -23,7 +26,8 @@ class Loader:
     """Batches of `Samples` by step number.
 
     The stream is one random permutation of all images after another; step s takes the s-th batch of it, so that no
-    image is left out at an epoch's end. With several processes, each takes its share of every batch.
+    image is left out at an epoch's end. With several processes, each takes its share of every batch. Other images take
+    the place of those that cannot be read any more, so that all shares stay of one size.
 
     Args:
         images: canvases, see `mirada.data.images`.
@@ -73,10 +77,16 @@ class Loader:
         return places[self.rank :: self.processes]
 
     def _read(self, step: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        canvases, aspects, places = self.images.get(self.places(step))
-        if not len(places):
-            raise MiradaError(f"No image of the batch at step {step} can be read any more: has the folder gone?")
-        return canvases, aspects, places
+        wanted = self.places(step)
+        found = [self.images.get(wanted)]
+        random = np.random.default_rng(mix_seed(self.seed, step, self.rank, 0xBAD))
+        for _ in range(TRIES):
+            missing = len(wanted) - sum(len(places) for _, _, places in found)
+            if not missing:
+                canvases, aspects, places = zip(*(one for one in found if len(one[2])), strict=True)
+                return torch.cat(canvases), torch.cat(aspects), np.concatenate(places)
+            found.append(self.images.get(random.integers(len(self.images), size=missing)))
+        raise MiradaError(f"Hardly an image of the batch at step {step} can be read any more: has the folder gone?")
 
     def _at(self, position: int) -> int:
         epoch, place = divmod(position, len(self.images))

@@ -12,7 +12,7 @@ from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives.base import Views
 
-__all__ = ["across_crops", "crop_names", "multi_crop"]
+__all__ = ["across_crops", "across_hidden", "crop_names", "multi_crop", "require_prototypes"]
 
 Distortion = str | dict[str, Any] | Augmentation
 
@@ -43,6 +43,15 @@ def _views(
     return dict(zip(crop_names(count), crops, strict=True))
 
 
+def require_prototypes(prototypes: int, *temperatures: float) -> None:
+    """Raise `MiradaError` where there is nothing to choose between, or a temperature divides nothing."""
+    if prototypes < 2:
+        raise MiradaError(f"Images cannot be told apart by {prototypes} prototypes: use 2 or more.")
+    if min(temperatures) <= 0:
+        raise MiradaError(f"A temperature or epsilon of {min(temperatures)} divides nothing: use one above 0, such as "
+                          "0.05.")  # fmt: skip
+
+
 def across_crops(target: Tensor, predicted: Tensor) -> dict[str, Tensor]:
     """The mean cross-entropy of the predictions of all crops, log probabilities (V, B, K), with the targets of the
     large ones, probabilities (2, B, K), but for those of the same crop; and what tells of collapse in the targets."""
@@ -55,3 +64,12 @@ def across_crops(target: Tensor, predicted: Tensor) -> dict[str, Tensor]:
         "loss": loss, "relative_loss": loss.detach() / math.log(target.shape[-1]), "teacher_entropy": entropy,
         "kl": loss.detach() - entropy, "prototypes_used": torch.tensor(used),
     }  # fmt: skip
+
+
+def across_hidden(target: Tensor, predicted: Tensor, masks: Tensor) -> Tensor:
+    """iBOT's loss (Zhou et al. 2021, arXiv:2111.07832, equation 2): the mean cross-entropy of log probabilities (n, K)
+    with probabilities (n, K), of the n patches where `masks` (B, H, W) are True. Every image that hides some has the
+    same say, however many they are."""
+    per_image = masks.sum((1, 2))
+    weight = (1 / per_image.clamp(min=1))[:, None, None].expand_as(masks)[masks]
+    return -((target * predicted).sum(1) * weight).sum() / (per_image > 0).sum()

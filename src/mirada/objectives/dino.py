@@ -8,12 +8,12 @@ from torch.nn import functional as F
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features
 from mirada.objectives.base import Encoder, Objective
-from mirada.objectives.crops import Distortion, across_crops, crop_names, multi_crop
+from mirada.objectives.crops import Distortion, across_crops, across_hidden, crop_names, multi_crop, require_prototypes
 from mirada.objectives.heads import DistillationHead
-from mirada.objectives.masks import hide, masks_of_half, of_whole_patches
+from mirada.objectives.masks import covered, hide, masks_of_half, of_whole_patches
 from mirada.objectives.regularisers import gram, koleo
 from mirada.objectives.sinkhorn import sinkhorn
-from mirada.objectives.teacher import copy_of, follow, momentum_at, ramp, without_noise
+from mirada.objectives.teacher import copy_of, follow, learning_norms, momentum_at, ramp, without_noise
 from mirada.processes import summed
 
 __all__ = ["DINO"]
@@ -52,6 +52,7 @@ class DINO(Objective):
         super().__init__()
         if centring not in ("mean", "sinkhorn"):
             raise MiradaError(f"There is no centring {centring!r}: choose mean or sinkhorn.")
+        require_prototypes(prototypes, student_temperature, teacher_temperature, early_temperature)
         self.views = multi_crop(first, second, small_distortion, count=small, share=small_share, stride=backbone.stride)
         self.crops, self.divisible = crop_names(small), False
         self.pooled = self.crops[2:] if masked or gram else self.crops
@@ -61,7 +62,7 @@ class DINO(Objective):
         self.centring, self.centre_momentum = centring, centre_momentum
         self.masked, self.koleo, self.gram, self.gram_start = masked, koleo, gram, gram_start
         self.head = DistillationHead(backbone.dim, hidden, bottleneck, prototypes)
-        self.teacher, self.teacher_head = copy_of(backbone), copy_of(self.head)
+        self.teacher, self.teacher_head, self.norms = copy_of(backbone), copy_of(self.head), learning_norms(backbone)
         self.register_buffer("centre", torch.zeros(prototypes))
         if masked:
             self.views = of_whole_patches(self.views, backbone.stride)
@@ -79,7 +80,9 @@ class DINO(Objective):
     def train(self, mode: bool = True) -> "DINO":
         super().train(mode)
         if mode:
-            without_noise(self.teacher)
+            without_noise(self.teacher, self.norms)
+            if self.gram:
+                self.anchor.eval()
         return self
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -101,7 +104,7 @@ class DINO(Objective):
             result["masked"] = self._masked(large, taught, masks, temperature, frozen)
         if self.koleo:
             result["koleo"] = koleo(pooled[0].float())
-        if self.gram and bool(self.get_buffer("anchored")):
+        if self.gram and progress >= self.gram_start and bool(self.get_buffer("anchored")):
             with torch.no_grad():
                 anchor = self.anchor(both).patches.flatten(1, 2).float()
             result["gram"] = gram(torch.cat([one.patches for one in large]).flatten(1, 2).float(), anchor)
@@ -121,9 +124,10 @@ class DINO(Objective):
         follow(self.teacher_head, self.head, momentum)
         if self.masked:
             follow(self.teacher_patch_head, self.patch_head, momentum)
-        if self.gram and progress >= self.gram_start and not bool(self.get_buffer("anchored")):
-            self.anchor.load_state_dict(self.teacher.state_dict())
-            self.get_buffer("anchored").fill_(True)
+        if self.gram:  # before `gram_start` an anchor is that of a run which this one goes on from
+            if progress >= self.gram_start and not bool(self.get_buffer("anchored")):
+                self.anchor.load_state_dict(self.teacher.state_dict())
+            self.get_buffer("anchored").fill_(progress >= self.gram_start)
 
     def _target(self, raw: Tensor, centre: str, temperature: float) -> Tensor:
         """The teacher's scores (N, K) as probabilities; the running mean moves."""
@@ -140,19 +144,16 @@ class DINO(Objective):
         """What the student makes of the large crops, of which it may not see all."""
         if masks is None:
             return [backbone(crop) for crop in crops]
-        hidden = hide(backbone.embed(torch.cat(crops)), masks, self.mask_token)
-        halves = zip(*(field.chunk(2) for field in backbone.encode(hidden)[:3]), strict=True)
-        return [Features(*parts) for parts in halves]
+        hidden = hide(backbone.embed(covered(torch.cat(crops), masks)), masks, self.mask_token)
+        return [Features(*parts) for parts in zip(*(f.chunk(2) for f in backbone.encode(hidden)[:3]), strict=True)]
 
     def _masked(
         self, large: list[Features], taught: Features, masks: Tensor, temperature: float, frozen: bool
     ) -> Tensor:  # fmt: skip
-        """Cross-entropy on hidden patches; every image has the same say, however much of it is hidden (iBOT)."""
+        """What the student knows of the hidden patches."""
         seen = torch.cat([one.patches for one in large])[masks]
         with torch.no_grad():
             raw = self.teacher_patch_head(taught.patches[masks]).float()
             target = self._target(raw, "patch_centre", temperature)
-        predicted = F.log_softmax(self.patch_head(seen, frozen).float() / self.student_temperature, 1)
-        per_image = masks.sum((1, 2))
-        weight = (1 / per_image.clamp(min=1))[:, None, None].expand_as(masks)[masks]
-        return -((target * predicted).sum(1) * weight).sum() / (per_image > 0).sum()
+        scores = self.patch_head(seen, frozen).float() / self.student_temperature
+        return across_hidden(target, scores.log_softmax(1), masks)

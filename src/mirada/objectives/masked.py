@@ -13,7 +13,7 @@ from mirada.data.augment import Augmentation, augmentation
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives.base import Encoder, Objective
-from mirada.objectives.masks import block_masks, hide, of_whole_patches, random_masks
+from mirada.objectives.masks import block_masks, covered, hide, of_whole_patches, random_masks
 
 __all__ = ["Masked", "patchify"]
 
@@ -49,7 +49,7 @@ class Masked(Objective):
     def __init__(
         self, backbone: Encoder, *, method: str = "simmim", ratio: float | None = None, shape: str = "random",
         normalise: bool | None = None, decoder_dim: int = 128, decoder_depth: int = 2, decoder_heads: int = 4,
-        augment: str | dict[str, Any] | Augmentation = "zoom",
+        augment: str | dict[str, Any] | Augmentation = "light",
     ) -> None:  # fmt: skip
         super().__init__()
         for what, name, known in (("method", method, RATIOS), ("shape", shape, SHAPES)):
@@ -89,7 +89,7 @@ class Masked(Objective):
         if self.normalise:
             deviation, mean = torch.std_mean(target, -1, keepdim=True)
             target = (target - mean) / (deviation**2 + 1e-6).sqrt()
-        stem = backbone.embed(image)
+        stem = backbone.embed(covered(image, hidden))
         if self.decoder is None:
             features = backbone.encode(hide(stem, hidden, self.mask_token)).patches
             error = (self.predict(features).float() - target).abs()

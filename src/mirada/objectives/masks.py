@@ -11,7 +11,7 @@ from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives.base import Views
 
-__all__ = ["block_masks", "hide", "masks_of_half", "of_whole_patches", "random_masks"]
+__all__ = ["block_masks", "covered", "hide", "masks_of_half", "of_whole_patches", "random_masks"]
 
 
 def of_whole_patches(views: Views, stride: int) -> Views:
@@ -71,12 +71,25 @@ def masks_of_half(count: int, grid: Sequence[int]) -> Tensor:
     return masks
 
 
+def covered(images: Tensor, masks: Tensor) -> Tensor:
+    """Images (B, C, height, width) that show the next image of the batch where `masks` (B, H, W) are True, so
+    that a stem whose filters overlap cannot see what is hidden from the patches beside it. Not one colour: BatchNorm's
+    statistics would no longer be those of images. One image alone shows zeros there, the mean colour."""
+    hidden = _on_grid(masks, images.shape[2:]).to(images.device)[:, None]
+    return torch.where(hidden, images.roll(1, 0) if len(images) > 1 else torch.zeros_like(images), images)
+
+
 def hide(stem: Tensor, masks: Tensor, token: Tensor) -> Tensor:
     """Patch embeddings (B, h, w, E) with `token` (E,) where `masks` (B, H, W) are True. A stem's grid may be finer than
     the masks' by whole factors, as in convolutional networks."""
-    rows, columns = stem.shape[1] // masks.shape[1], stem.shape[2] // masks.shape[2]
-    fine = masks.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
-    return torch.where(fine[..., None].to(stem.device), token.to(stem.dtype), stem)
+    hidden = _on_grid(masks, stem.shape[1:3]).to(stem.device)[..., None]
+    return torch.where(hidden, token.to(stem.dtype), stem)
+
+
+def _on_grid(masks: Tensor, grid: Sequence[int]) -> Tensor:
+    """Masks (B, H, W) as (B, *grid), whose sides are whole multiples of theirs."""
+    rows, columns = grid[0] // masks.shape[1], grid[1] // masks.shape[2]
+    return masks.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
 
 
 def _number(ratio: float, places: int) -> int:

@@ -11,6 +11,7 @@ from mirada.data.augment import Augmentation, augmentation
 from mirada.data.samples import Samples
 from mirada.errors import MiradaError
 from mirada.objectives.base import Encoder, Objective
+from mirada.processes import processes, summed
 
 __all__ = ["Supervised"]
 
@@ -32,12 +33,15 @@ def one_hot(label: Tensor, classes: int) -> Tensor:
 def mix(image: Tensor, target: Tensor, mixup: float, cutmix: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Blend each image with another of the batch (mixup, Zhang et al. 2017, arXiv:1710.09412) or paste a box of it
     (CutMix, Yun et al. 2019, arXiv:1905.04899): by a coin's toss per batch when both are on. The arguments are the
-    alphas of the Beta distribution that the share is drawn from; 0 is off."""
+    alphas of the Beta distribution that the share is drawn from; 0 is off. Images without a label stay themselves."""
     use_cutmix = cutmix > 0 and (mixup == 0 or float(torch.rand((), generator=generator)) < 0.5)
     alpha = cutmix if use_cutmix else mixup
     gamma = torch._standard_gamma(torch.full((2,), alpha), generator=generator)
     share = float(gamma[0] / gamma.sum().clamp(min=1e-12))
-    other = torch.randperm(len(image), generator=generator).to(image.device)
+    labelled = target.sum(1).nonzero()[:, 0]
+    other = torch.arange(len(image), device=target.device)
+    other[labelled] = labelled[torch.randperm(len(labelled), generator=generator).to(target.device)]
+    other = other.to(image.device)
     if use_cutmix:
         height, width = image.shape[-2:]
         tall, wide = round(height * (1 - share) ** 0.5), round(width * (1 - share) ** 0.5)
@@ -48,8 +52,7 @@ def mix(image: Tensor, target: Tensor, mixup: float, cutmix: float, generator: G
         share = 1 - tall * wide / (height * width)
     else:
         image = share * image + (1 - share) * image[other]
-    labelled = target.sum(1, keepdim=True) * target[other].sum(1, keepdim=True)
-    return image, (share * target + (1 - share) * target[other]) * labelled
+    return image, share * target + (1 - share) * target[other]
 
 
 class Supervised(Objective):
@@ -73,6 +76,8 @@ class Supervised(Objective):
         balanced: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
+        if min(mixup, cutmix) < 0:
+            raise MiradaError(f"mixup and cutmix cannot be {min(mixup, cutmix)}: use 0 for off, or a number above it.")
         if classes < 2:
             raise MiradaError(f"Supervised training needs two classes or more, and there is {classes}.")
         if counts is not None and len(counts) != classes:
@@ -103,8 +108,9 @@ class Supervised(Objective):
         share = target.sum(1, keepdim=True)  # 1, or 0 where there is no label
         target = target * (1 - self.smoothing) + share * self.smoothing / self.classes
         weighted = target * self.get_buffer("class_weight")
-        loss = -(weighted * F.log_softmax(logits, 1)).sum() / weighted.sum().clamp(min=1e-6)
+        whole = (summed(weighted.sum()) / processes()).clamp(min=1e-6)  # every labelled image has the same say
+        loss = -(weighted * F.log_softmax(logits, 1)).sum() / whole
         right = (logits.argmax(1) == label).float() * share[:, 0]
-        chance = -(weighted * self.get_buffer("guess")).sum() / weighted.sum().clamp(min=1e-6)
+        chance = -(weighted * self.get_buffer("guess")).sum() / whole
         return {"loss": loss, "relative_loss": loss.detach() / chance.clamp(min=1e-6),
                 "accuracy": right.sum() / share.sum().clamp(min=1)}  # fmt: skip

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from mirada.errors import MiradaError
 from mirada.objectives.base import Encoder, Objective
-from mirada.objectives.crops import Distortion, across_crops, crop_names, multi_crop
+from mirada.objectives.crops import Distortion, across_crops, crop_names, multi_crop, require_prototypes
 from mirada.objectives.heads import Prototypes, projector
 from mirada.objectives.sinkhorn import sinkhorn
+from mirada.processes import gathered, processes, rank
 
 __all__ = ["SwAV"]
 
@@ -40,9 +41,9 @@ class SwAV(Objective):
         out: int = 128,
     ) -> None:  # fmt: skip
         super().__init__()
-        if prototypes < 2 or queue < 0:
-            raise MiradaError(f"SwAV cannot assign to {prototypes} prototypes with a queue of {queue}: use 2 or more "
-                              "prototypes, and a queue of 0 or more features.")  # fmt: skip
+        require_prototypes(prototypes, temperature, epsilon)
+        if queue < 0:
+            raise MiradaError(f"There cannot be a queue of {queue} features: use 0 or more.")
         self.views = multi_crop(
             distortion, distortion, small_distortion, count=small, share=small_share, stride=backbone.stride
         )
@@ -69,15 +70,16 @@ class SwAV(Objective):
 
     @torch.no_grad()
     def _assign(self, number: int, features: Tensor, progress: float) -> Tensor:
-        """Assignments (B, K) of the features (B, out) of a large crop, among those in the queue when it is full."""
+        """Assignments (B, K) of the features (B, out) of a large crop, among those in the queue when it is full. All
+        processes hold the same queue, and each brings its share of it."""
         features = F.normalize(features.detach(), dim=1)
-        queue, count = self.get_buffer("queue")[number], len(features)
-        rows = features
+        queue, rows = self.get_buffer("queue")[number], features
         if queue.shape[0] and progress >= self.queue_start and int(self.get_buffer("queued")) >= queue.shape[0]:
-            rows = torch.cat([features, queue])
-        assigned = sinkhorn(self.prototypes(rows), self.epsilon)[:count]
+            rows = torch.cat([features, queue[rank() :: processes()]])
+        assigned = sinkhorn(self.prototypes(rows), self.epsilon)[: len(features)]
         if queue.shape[0] and self.training:
-            queue.copy_(torch.cat([features, queue])[: queue.shape[0]])
+            newest = gathered(features)
+            queue.copy_(torch.cat([newest, queue])[: queue.shape[0]])
             if number == 1:
-                self.get_buffer("queued").add_(count)
+                self.get_buffer("queued").add_(len(newest))
         return assigned

@@ -1,6 +1,7 @@
 """A slow copy of a network: the mean teacher (Tarvainen and Valpola 2017, arXiv:1703.01780) that students match."""
 
 import math
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["copy_of", "follow", "momentum_at", "ramp", "without_noise"]
+__all__ = ["copy_of", "follow", "learning_norms", "momentum_at", "ramp", "without_noise"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -18,13 +19,18 @@ def copy_of(module: Module) -> Module:
     return deepcopy(module).requires_grad_(False)
 
 
-def without_noise(teacher: nn.Module) -> None:
-    """No drop path, as in evaluation; but BatchNorm sees its batch and keeps its own running statistics, which then
-    belong to the teacher's weights."""
+def learning_norms(student: nn.Module) -> list[str]:
+    """Names of the BatchNorms that train; those of frozen layers keep their statistics."""
+    return [name for name, module in student.named_modules()
+            if isinstance(module, _BatchNorm) and any(one.requires_grad for one in module.parameters())]  # fmt: skip
+
+
+def without_noise(teacher: nn.Module, norms: Iterable[str]) -> None:
+    """No drop path, as in evaluation; but these BatchNorms see their batch and keep their own running statistics, which
+    then belong to the teacher's weights."""
     teacher.eval()
-    for module in teacher.modules():
-        if isinstance(module, _BatchNorm):
-            module.train()
+    for name in norms:
+        teacher.get_submodule(name).train()
 
 
 @torch.no_grad()

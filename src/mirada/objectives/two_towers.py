@@ -40,7 +40,7 @@ class TwoTowers(Contrast):
 
     Of an image's captions `each` are drawn at a time, and the loss is their mean. Two images whose captions are the
     same, or that were given the same one, are neither partners nor others of each other. Images without any take no
-    part.
+    part, and a batch in which fewer than two have one teaches nothing.
 
     Args:
         pairs: given by the data.
@@ -62,7 +62,7 @@ class TwoTowers(Contrast):
     def __init__(
         self, backbone: Encoder, *, pairs: Pairs, dim: int = 256, width: int = 128, depth: int = 4, num_heads: int = 4,
         vocabulary: int = 4096, context: int = 32, locked: bool = False, hardness: float = 0.0, each: int = 1,
-        augment: str | dict[str, Any] | Augmentation = "zoom",
+        augment: str | dict[str, Any] | Augmentation = "light",
     ) -> None:  # fmt: skip
         super().__init__()
         self.hardness, start = hardness, pairs.start
@@ -88,8 +88,8 @@ class TwoTowers(Contrast):
             self.project = nn.Linear(backbone.dim, dim, bias=False)
             nn.init.normal_(self.project.weight, std=backbone.dim**-0.5)
         if locked:
-            self.text.requires_grad_(False)
-            self.text.logit_scale.requires_grad_(True)
+            for name, parameter in self.text.named_parameters():
+                parameter.requires_grad_(name in ("logit_scale", "logit_bias"))  # they are both towers'
         self.hottest = math.inf if self.biased else max(HOTTEST, float(self.text.logit_scale.detach()))
         self.views = partial(views, transform=augmentation(augment), tokenizer=self.tokenizer, each=each)
 
@@ -104,9 +104,11 @@ class TwoTowers(Contrast):
     def compare(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         del progress
         there = gathered(samples["there"])
+        if len(there) < 2:
+            raise MiradaError("Words tell images of a batch apart, and there is one: use a batch of 2 or more.")
+        scale = self.text.logit_scale.detach().exp()
         if int(there.sum()) < 2:
-            raise MiradaError("Words tell images of a batch apart, and there are not two with captions: use a larger "
-                              "batch.")  # fmt: skip
+            return {"loss": 0 * (samples["image"].sum() + samples["text"].sum()), "logit_scale": scale}
         image, text, caption, captions = (
             gathered(samples[name])[there] for name in ("image", "text", "caption", "captions")
         )
@@ -118,7 +120,6 @@ class TwoTowers(Contrast):
         result = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
         loss = result["loss"]
         whole = loss + (processes() - 1) * (loss - loss.detach())  # see `gathered`
-        scale = self.text.logit_scale.detach().exp()
         return {**result, "loss": whole, "logit_scale": scale, "others": torch.tensor(len(image) - 1.0)}
 
     def contrast(self, image: Tensor, text: Tensor, same: Tensor | None) -> dict[str, Tensor]:

@@ -61,6 +61,8 @@ def train_loop(
     last, looked = 0.0, -1
     half = settings.precision == "bfloat16"
     shared = [parameter for parameter in learner.backbone.parameters() if parameter.requires_grad]
+    # A part of a batch says something else than all of it where samples are compared.
+    several = len(learner.weights) > 1 and bool(shared) and not (settings.parts > 1 and learner.contrasts)
     while True:
         begun = clock()
         seconds = begun - started
@@ -78,7 +80,7 @@ def train_loop(
             return to_device(views(samples), device)
 
         fights: dict[str, float] = {}
-        due = len(learner.weights) > 1 and bool(shared) and int(progress * LOOKS) > looked
+        due = several and int(progress * LOOKS) > looked
         if settings.parts == 1 or due:
             before = [(buffer, buffer.clone()) for buffer in learner.buffers()] if settings.parts > 1 else []
             batch = part(0)  # in full precision

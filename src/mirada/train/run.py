@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ class Run:
             for tower in [backbone, *([start.text] if start and start.text else [])]:
                 add_lora(tower, settings.lora)
         self.learner = Learner(backbone, settings.objective, balance=settings.balance, **facts).to(device)
+        if settings.augment != Settings.augment and not any(
+            "augment" in signature(type(objective)).parameters for _, objective in self.learner.terms()
+        ):
+            monitor.note(f"Nothing of {settings.objective} takes --augment: its terms have options of their own.")
         if settings.init is not None and (taken := take_over(self.learner, settings.init)):
             monitor.note(taken)
         synchronise(self.learner)
