@@ -21,6 +21,7 @@ import mirada
 from mirada.backbones import build
 from mirada.data.decode import decode
 from mirada.errors import MiradaError
+from mirada.inspect.look import look
 from mirada.model import AT_ONCE, Model
 from mirada.preprocess import Preprocess
 
@@ -35,6 +36,12 @@ def tiny(classes: list[str] | None = None, **options: Any) -> Model:
         for parameter in model.parameters():
             parameter.normal_(0, 0.2)
     return model.eval()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    shape_picture("red", 0).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
 
 
 @pytest.fixture
@@ -119,6 +126,56 @@ def test_looking_changes_neither_mode_nor_gradients() -> None:
     assert not feature.requires_grad
     nn.Linear(64, 2)(feature).sum().backward()  # features may be what something else is trained on
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_looking_leaves_each_part_in_its_mode(whole: bool) -> None:
+    model = tiny(["a", "b"]).train(whole)
+    model.backbone.train(not whole)
+    before = [module.training for module in model.modules()]
+    model.encode_image(torch.randn(2, 3, 16, 16))
+    model.logits(torch.randn(2, 3, 16, 16))
+    assert [module.training for module in model.modules()] == before
+
+
+def test_half_a_model_reads_files_too(picture: Path) -> None:
+    model = tiny(["a", "b"])
+    whole = model.encode_image(picture)
+    model.bfloat16()
+    torch.testing.assert_close(model.encode_image(picture), whole, rtol=0.1, atol=0.1)
+    assert look(model, Image.open(picture)).patches.isfinite().all()
+
+
+def test_any_iterable_of_pictures_comes_in_parts(picture: Path) -> None:
+    model = tiny()
+    sizes: list[int] = []
+    model.backbone.stem.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    paths = np.array([str(picture)] * (AT_ONCE + 1))
+    for images in (paths, iter(paths.tolist()), tuple(paths.tolist())):
+        assert len(model.encode_image(images)) == AT_ONCE + 1
+    assert sizes == [AT_ONCE, 1] * 3
+
+
+@pytest.mark.parametrize("images", [np.zeros((16, 16, 3), np.uint8), [torch.zeros(3, 16, 16)]])
+def test_pixels_that_are_no_picture(images: Any) -> None:
+    with pytest.raises(MiradaError, match=r"Images are paths or PIL images.*use Image\.fromarray"):
+        tiny().encode_image(images)
+
+
+def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    model = tiny()
+    model.head = nn.Linear(64, 2)
+    with pytest.raises(MiradaError, match=r"no longer of the design that is saved with it, see .*head"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_compiled_backbone_is_saved_as_a_plain_one(tmp_path: Path) -> None:
+    model = tiny()
+    model.backbone = torch.compile(model.backbone, backend="eager")
+    images = torch.randn(2, 3, 16, 16)
+    loaded = mirada.load(model.save(tmp_path / "model"))
+    torch.testing.assert_close(loaded.encode_image(images), model.encode_image(images))
 
 
 def test_logits_are_the_head_of_the_feature_and_may_be_mirrored() -> None:

@@ -133,6 +133,19 @@ def test_other_modes_become_rgb():
     assert Preprocess((4, 4))(Image.new("L", (9, 9), 255)).shape == (3, 4, 4)
 
 
+def test_pictures_are_seen_as_a_person_sees_them(tmp_path):
+    """Also those that somebody else has opened: turned as EXIF says, and with transparency on white."""
+    lying, clear = Image.new("RGB", (30, 20), "red"), Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    lying.paste("blue", (0, 0, 15, 20))
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "lying.jpg", exif=exif, quality=100, subsampling=0)
+    pixels = Preprocess((30, 20), "none").pixels(Image.open(tmp_path / "lying.jpg")).float()
+    assert pixels[2, :13].mean() > 240  # blue is above
+    assert pixels[0, 17:].mean() > 240
+    assert Preprocess((20, 20)).pixels(clear).min() == 255
+
+
 def test_reads_at_least_twice_what_it_needs():
     assert Preprocess((224, 160), box=(256, 182)).reads_at_least() == 512
     assert Preprocess((224, 160)).reads_at_least() == 448

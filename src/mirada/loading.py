@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mirada.backbones import SIZES, build
+from mirada.backbones import SIZES, build, require_colour
 from mirada.checkpoints import table
 from mirada.checkpoints.published import local_folder, open_published, published_family
 from mirada.checkpoints.weights import open_weights
@@ -102,6 +102,7 @@ def untrained(reference: str) -> Model:
     if call(reference)[0].partition("/")[0] not in SIZES:
         _refuse_path(reference)
     backbone = build(reference)  # names the nearest size if there is none of that name
+    require_colour(reference)
     side = call(reference)[1].get("image_size", 224)
     return Model(reference, backbone, Preprocess(size=(side, side), resize="crop"))
 

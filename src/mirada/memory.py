@@ -1,11 +1,28 @@
-"""Keep freed memory instead of returning it to the system."""
+"""How much memory there is, and keeping what is freed instead of returning it to the system."""
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "memory"]
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # <malloc.h>
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of version 2 and 1
+
+
+def memory() -> int:
+    """Bytes of memory that may be used: the machine's, or the container's where that is less."""
+    try:
+        most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        most = 4 << 30
+    for name in _CONTAINER:
+        try:
+            most = min(most, int(Path(name).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no container, or one without a limit
+            continue
+    return most
 
 
 def keep_freed_memory() -> bool:

@@ -5,7 +5,7 @@ Its `Design` is everything but the weights; a model is saved as both, side by si
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,10 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mirada.backbones import build
-from mirada.data.dataset import why
+from mirada.data.dataset import few, why
 from mirada.data.decode import UndecodableImage, as_seen, decode
+from mirada.device import without_values
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Features
+from mirada.modes import evaluating
 from mirada.preprocess import Preprocess
 from mirada.saving import save_atomically
 from mirada.text import TextDesign, TextTower
@@ -31,7 +33,7 @@ MODEL_FORMAT = 2
 AT_ONCE = 64  # images that are decoded and encoded together
 
 ImageInput = str | os.PathLike[str] | Image.Image
-Images = Tensor | ImageInput | Sequence[ImageInput]
+Images = Tensor | ImageInput | Iterable[ImageInput]
 HeadInput = Literal["pooled", "class and average", "class and distillation", "projected"]
 
 
@@ -210,13 +212,9 @@ class Model(nn.Module):
         if not len(ids):
             raise MiradaError("There are no texts: give at least one.")
         order = tower.lengths(ids).argsort(stable=True)
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             rows = torch.cat([tower(tower.without_padding(ids[part]).to(self.device)).float()
                               for part in torch.split(order, AT_ONCE)])  # fmt: skip
-        finally:
-            self.train(was_training)
         feature = torch.empty_like(rows)
         feature[order.to(rows.device)] = rows
         return _unit(feature) if normalize else feature
@@ -271,7 +269,7 @@ class Model(nn.Module):
                 return features.prefix[:, :2].flatten(1)
 
     def prepare(self, x: Images) -> Tensor:
-        """Float32 (B, 3, H, W) on the model's device, preprocessed unless `x` is a tensor already."""
+        """(B, 3, H, W) of the model's device and type of numbers, preprocessed unless `x` is a tensor already."""
         if isinstance(x, Tensor):
             if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
                 raise MiradaError(
@@ -279,20 +277,22 @@ class Model(nn.Module):
                     f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}: give paths or PIL images instead."
                 )
             return x.to(self.device, next(self.parameters()).dtype)
-        images = [x] if isinstance(x, (str, os.PathLike, Image.Image)) else list(x)
+        images = _listed(x)
         if not images:
             raise MiradaError("There are no images: give at least one path or picture.")
-        return torch.stack([self.preprocess(_open(image)) for image in images]).to(self.device)
+        pixels = torch.stack([self.preprocess(_open(image)) for image in images])
+        return pixels.to(self.device, next(self.parameters()).dtype)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write `model.safetensors`, `config.json` and, where the vocabulary does not ship, `tokenizer.json`, each
-        whole or not at all; returns the folder."""
+        whole or not at all; returns the folder. Raises `MiradaError` for a model whose parts are no longer those of its
+        design, which could not be loaded."""
         target = Path(folder)
         config = {"format": MODEL_FORMAT} | self.design.to_dict()
         texts = {"config.json": json.dumps(config, indent=2) + "\n"}
         if self.tokenizer is not None and self.tokenizer.vocabulary is not None:
             texts["tokenizer.json"] = self.tokenizer.vocabulary
-        tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
+        tensors = self._tensors_of_design()
         parts = {name: target / f".{name}.part" for name in texts}
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -309,17 +309,31 @@ class Model(nn.Module):
                     part.unlink()
         return target
 
+    def _tensors_of_design(self) -> dict[str, Tensor]:
+        """All tensors under the names that a model of this design has, as `torch.compile` leaves them elsewhere."""
+        found = {name.replace("_orig_mod.", ""): tensor for name, tensor in self.state_dict().items()}
+        with without_values():
+            vocabulary = None if self.tokenizer is None else self.tokenizer.vocabulary
+            wanted = {name: tensor.shape for name, tensor in
+                      Model.from_design(self.design, vocabulary).state_dict().items()}  # fmt: skip
+        wrong = [name for name in sorted(found.keys() | wanted.keys())
+                 if getattr(found.get(name), "shape", None) != wanted.get(name)]  # fmt: skip
+        if wrong:
+            raise MiradaError(f"This model is no longer of the design that is saved with it, see {few(wrong)}: give a "
+                              "head to Model() with its classes, and merge what was added to layers.")  # fmt: skip
+        return {name: tensor.detach().contiguous() for name, tensor in found.items()}
+
     def _evaluating(self, function: Callable[[Tensor], Tensor], x: Images) -> Tensor:
-        was_training = self.training
-        self.eval()
-        try:
-            if isinstance(x, Sequence) and not isinstance(x, str) and len(x) > AT_ONCE:
-                parts = [x[start : start + AT_ONCE] for start in range(0, len(x), AT_ONCE)]
-                return torch.cat([function(self.prepare(part)) for part in parts])
-            result = function(self.prepare(x))
-        finally:
-            self.train(was_training)
-        return result
+        given = x if isinstance(x, Tensor) else _listed(x)
+        with evaluating(self):
+            if isinstance(given, Tensor) or len(given) <= AT_ONCE:
+                return function(self.prepare(given))
+            parts = [given[start : start + AT_ONCE] for start in range(0, len(given), AT_ONCE)]
+            return torch.cat([function(self.prepare(part)) for part in parts])
+
+
+def _listed(x: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+    return [x] if isinstance(x, (str, os.PathLike, Image.Image)) else list(x)
 
 
 def _unit(feature: Tensor) -> Tensor:
@@ -328,6 +342,9 @@ def _unit(feature: Tensor) -> Tensor:
 
 
 def _open(image: ImageInput) -> Image.Image:
+    if not isinstance(image, (str, os.PathLike, Image.Image)):
+        raise MiradaError(f"Images are paths or PIL images, and this is a {type(image).__name__}: use Image.fromarray "
+                          "for an array of pixels, and torch.stack for tensors that are preprocessed.")  # fmt: skip
     try:
         return as_seen(image) if isinstance(image, Image.Image) else decode(Path(image).read_bytes())
     except (OSError, UndecodableImage) as error:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mirada.data.decode import as_seen
 from mirada.errors import MiradaError
 
 __all__ = ["Interpolation", "Preprocess", "Resampler", "Resize"]
@@ -82,9 +83,8 @@ class Preprocess:
         return self.normalise(self.pixels(image))
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """uint8 (3, H, W): resized and cut, not yet normalised."""
-        if image.mode != "RGB":
-            image = image.convert("RGB")
+        """uint8 (3, H, W): resized and cut, not yet normalised. Raises `UndecodableImage` for a broken file."""
+        image = as_seen(image)
         height, width = self.size
         resized = self._resized(image.width, image.height)
         left, top = self._start(resized[0], width), self._start(resized[1], height)

@@ -187,6 +187,18 @@ def test_a_large_image_below_the_limit_neither_warns_nor_fails():
     assert image.size == (1200, 1200)
 
 
+@pytest.mark.parametrize("brand", [b"mif1", b"msf1", b"heic"])
+def test_heic_of_any_brand(brand):
+    """AVIF files begin with some of these, too."""
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    data = bytearray(encoded(Image.new("RGB", (64, 48), (200, 30, 30)), "HEIF"))
+    data[8:12] = brand
+    image = decode(bytes(data))
+    assert image.size == (64, 48)
+    assert np.asarray(image).mean((0, 1)) == pytest.approx((200, 30, 30), abs=4)
+
+
 def test_missing_readers_name_what_to_install(monkeypatch):
     monkeypatch.setattr(decoding, "readable_formats", lambda: ["PNG"])
     with pytest.raises(UndecodableImage, match=r"pip install 'mirada\[heif\]'"):

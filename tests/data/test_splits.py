@@ -48,6 +48,14 @@ def test_the_order_of_listing_and_the_place_do_not_matter():
     assert names(one) != names(split(source(keys, listed), (0.8, 0.2), 6))
 
 
+def test_the_separator_of_the_system_does_not_matter(monkeypatch):
+    listed = [f"{kind}/{number}.jpg" for kind in ("cat", "dog") for number in range(20)]
+    here = names(split(source([0] * 40, listed), (0.8, 0.2)))
+    monkeypatch.setattr("os.sep", "\\")
+    there = names(split(source([0] * 40, [name.replace("/", "\\") for name in listed]), (0.8, 0.2)))
+    assert [{name.replace("\\", "/") for name in part} for part in there] == here
+
+
 def test_a_few_more_files_move_few_others():
     before = split(source([None] * 1000), (0.8, 0.2))
     after = split(source([None] * 1010), (0.8, 0.2))

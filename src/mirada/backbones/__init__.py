@@ -18,7 +18,7 @@ from mirada.errors import MiradaError
 from mirada.features import Backbone
 from mirada.language import call, format_call
 
-__all__ = ["SIZES", "VIT_SIZES", "Size", "build", "canonical"]
+__all__ = ["SIZES", "VIT_SIZES", "Size", "build", "canonical", "require_colour"]
 
 VIT_SIZES: dict[str, dict[str, Any]] = {
     "pico": {"dim": 64, "depth": 4, "num_heads": 2},
@@ -82,6 +82,14 @@ def canonical(reference: str, **defaults: Any) -> str:
     options = {key: value for key, value in defaults.items() if key in parameters} | options
     name = call(reference)[0].partition("/")[0]
     return format_call(f"{name}/{patch}" if size.patch is not None else name, options)
+
+
+def require_colour(reference: str) -> None:
+    """Raise `MiradaError` for a name of a backbone that does not see pictures of three channels."""
+    channels = call(reference)[1].get("in_channels", 3)
+    if channels != 3:
+        raise MiradaError(f"Pictures have 3 channels, and {reference!r} sees {channels}: leave in_channels out, or use "
+                          "the backbone alone, from mirada.backbones.build.")  # fmt: skip
 
 
 def _parse(reference: str) -> tuple[Size, int | None, dict[str, Any]]:

@@ -19,7 +19,11 @@ def command(
     out: Annotated[str, typer.Option(metavar="DIR", help="A new folder, or one that export wrote before.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Write a model as other libraries load it, with the same outputs, or say why not."""
+    """Write a model as other libraries load it, with the same outputs, or say why not.
+
+    They have ViTs of the papers (train with --model vit-ti/16, for example) and all that was loaded from them; the
+    network that `mirada train` takes by default is Mirada's own.
+    """
     from pathlib import Path
 
     from mirada.cli.screen import Screen, print_json, shown

@@ -141,6 +141,7 @@ def open_header(data: bytes) -> Image.Image:
     large images that are still allowed."""
     if not data:
         raise UndecodableImage("the file is empty")
+    reason = ""
     for name in readable_formats():
         factory, accept = Image.OPEN[name]
         try:
@@ -148,18 +149,19 @@ def open_header(data: bytes) -> Image.Image:
                 return factory(BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # Pillow's way to say: not this format
             if name != "PPM":  # whose magic number is short enough for text to begin with
-                raise UndecodableImage(f"broken {name} header: {_one_line(error)}") from error
+                reason = reason or f"broken {name} header: {_one_line(error)}"  # AVIF's is some HEIC files', too
         except Exception as error:
             raise UndecodableImage(f"broken {name} header: {_one_line(error)}") from error
-    raise UndecodableImage(_why_unknown(data))
+    raise UndecodableImage(_why_unknown(data) or reason or "not an image, or of a format that Mirada does not read")
 
 
 def _why_unknown(data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+    """What would have to be installed, or nothing."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in readable_formats():
         return "HEIC needs the extra mirada[heif]: pip install 'mirada[heif]'"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis") and "AVIF" not in readable_formats():
         return "AVIF needs Pillow 11.3 or later: pip install -U pillow"
-    return "not an image, or of a format that Mirada does not read"
+    return ""
 
 
 def _one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from mirada.data.dataset import Captions
 from mirada.data.decode import UndecodableImage
 from mirada.data.sources import Source
 from mirada.errors import MiradaError
+from mirada.memory import memory
 
 __all__ = ["Images", "Progress", "fits_in_memory"]
 
@@ -20,12 +21,8 @@ Reader = Callable[[bytes], tuple[Tensor, float]]  # encoded file -> uint8 pixels
 
 
 def fits_in_memory(count: int, bytes_each: int) -> bool:
-    """Whether `count` images may be kept: at most a third of the machine's memory."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        memory = 4 << 30
-    return count * bytes_each * 3 <= memory
+    """Whether `count` images may be kept: at most a third of the memory."""
+    return count * bytes_each * 3 <= memory()
 
 
 class Images:
@@ -119,7 +116,7 @@ class Images:
             if on_progress is not None and (index % 16 == 15 or index + 1 == count):
                 on_progress("reading images", index + 1, count)
         self.usable = np.flatnonzero(good)
-        if len(self.usable) == count:
-            return pixels, aspects
-        rows = torch.from_numpy(self.usable)
-        return pixels[rows], aspects[rows]
+        for place, index in enumerate(self.usable.tolist()):
+            if place < index:  # a copy of all of them might not fit
+                pixels[place], aspects[place] = pixels[index], aspects[index]
+        return pixels[: len(self.usable)], aspects[: len(self.usable)]

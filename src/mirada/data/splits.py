@@ -1,5 +1,6 @@
 """Parts of a source: what is trained on and what is measured on."""
 
+import os
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -98,7 +99,9 @@ def split(source: Source, fractions: Sequence[float], seed: int = 0) -> list[Sub
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise MiradaError(f"Cannot split by {tuple(fractions)}: fractions are above 0 and add up to 1.")
-    order = np.argsort(np.array([_hash(seed, name) for name in source.names], np.uint64), kind="stable")
+    order = np.argsort(
+        np.array([_hash(seed, name.replace(os.sep, "/")) for name in source.names], np.uint64), kind="stable"
+    )
     labels = np.zeros(len(source), np.int64) if source.labels is None else source.labels
     parts: list[list[NDArray[np.int64]]] = [[] for _ in fractions]
     by_class = order[np.argsort(labels[order], kind="stable")]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Layer, within
-from mirada.inspect.modes import evaluating
+from mirada.modes import evaluating
 
 __all__ = ["class_attention", "every_layer", "has_class_token", "pieces", "token_attention"]
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from mirada.features import Layer
-from mirada.inspect.modes import evaluating
 from mirada.inspect.target import Target, score
 from mirada.model import Model
+from mirada.modes import evaluating
 
 __all__ = ["grad_cam"]
 

@@ -21,7 +21,6 @@ from mirada.errors import MiradaError
 from mirada.features import Layer, within
 from mirada.inspect.distance import attention_distance
 from mirada.inspect.entropy import attention_entropy
-from mirada.inspect.modes import evaluating
 from mirada.inspect.objects.attention_masks import attention_masks
 from mirada.inspect.objects.boxes import Box, box, component
 from mirada.inspect.objects.lost import lost
@@ -31,6 +30,7 @@ from mirada.inspect.pca import patch_colours, patch_pca
 from mirada.inspect.rollout import follow
 from mirada.inspect.words import word_map
 from mirada.model import Model
+from mirada.modes import evaluating
 
 __all__ = ["LayerLook", "Look", "Object", "blocks", "look"]
 
@@ -106,7 +106,7 @@ def look(model: Model, image: Image.Image, words: Mapping[str, Tensor] | None = 
     """
     image = as_seen(image)
     pixels = model.preprocess.pixels(image)
-    images = model.preprocess.normalise(pixels)[None].to(model.device)
+    images = model.preprocess.normalise(pixels)[None].to(model.device, next(model.parameters()).dtype)
     class_token = getattr(model.backbone, "pooling", None) == "class"
     watch = Watch((images.shape[-2], images.shape[-1]), class_token)
     with evaluating(model):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Layer
-from mirada.inspect.modes import evaluating
+from mirada.modes import evaluating
 
 __all__ = ["ReceptiveField", "receptive_field"]
 

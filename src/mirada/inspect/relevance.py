@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mirada.features import Layer
 from mirada.inspect.attention import has_class_token, pieces, require_attention
-from mirada.inspect.modes import evaluating
 from mirada.inspect.target import Target, score
 from mirada.model import Model
+from mirada.modes import evaluating
 
 __all__ = ["relevance"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mirada.errors import MiradaError
 from mirada.features import MOST_ENTRIES, Backbone, Layer
 from mirada.inspect.attention import has_class_token, pieces
-from mirada.inspect.modes import evaluating
+from mirada.modes import evaluating
 
 __all__ = ["Rollout", "attention_map", "rollout"]
 

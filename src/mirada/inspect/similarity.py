@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mirada.errors import MiradaError
 from mirada.features import Backbone
-from mirada.inspect.modes import evaluating
 from mirada.inspect.receptive_field import convolutions
+from mirada.modes import evaluating
 
 __all__ = ["cka", "layer_similarity"]
 
@@ -69,7 +69,8 @@ def kernels(backbone: Backbone, images: Tensor) -> list[Tensor]:
     """For each block, the products of all images' representations, float64 (B, B), zero on the diagonal."""
 
     def products(representation: Tensor) -> Tensor:
-        flat = representation.flatten(1).double()
+        flat = representation.flatten(1)
+        flat = (flat.cpu() if flat.device.type == "mps" else flat).double()  # which MPS does not have
         flat = flat - flat.mean(0)  # changes no CKA, and keeps digits
         return (flat @ flat.mT).fill_diagonal_(0)
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from mirada.backbones.vit import ViT
 from mirada.errors import MiradaError
 from mirada.features import Features, Layer
-from mirada.inspect.modes import evaluating
 from mirada.model import Model
+from mirada.modes import evaluating
 
 __all__ = ["vector_map", "word_gradients", "word_map"]
 

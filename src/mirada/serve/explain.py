@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mirada.features import Layer, within
 from mirada.inspect.look import MOST_BLOCKS, blocks
-from mirada.inspect.modes import evaluating
 from mirada.inspect.words import vector_map
 from mirada.model import Model
+from mirada.modes import evaluating
 
 __all__ = ["attention", "heat"]
 

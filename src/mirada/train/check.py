@@ -2,7 +2,7 @@
 
 import torch
 
-from mirada.backbones import build, canonical
+from mirada.backbones import build, canonical, require_colour
 from mirada.backbones.vit import ViT
 from mirada.data.samples import Samples
 from mirada.device import without_values
@@ -20,6 +20,7 @@ def check_network(start: Model | None, settings: Settings) -> str:
     send images of the settings' sizes through it, and let the objectives view some. Returns its full name."""
     with blame_the_command():
         name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
+        require_colour(name)
         sides = {settings.image_size, settings.early_size or settings.image_size}
         with without_values():
             backbone = build(name).eval()

@@ -8,7 +8,7 @@ from torch import Tensor
 from mirada.errors import MiradaError
 from mirada.features import Backbone, Layer
 from mirada.inspect.attention import class_attention, has_class_token
-from mirada.inspect.modes import evaluating
+from mirada.modes import evaluating
 
 __all__ = ["Found", "Seen", "links", "nothing", "see", "stretched"]
 

@@ -1,4 +1,4 @@
-"""Looking must not leave a trace: modules are switched to evaluation, and back to what each of them was."""
+"""Asking must not leave a trace: modules are switched to evaluation, and back to what each of them was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
