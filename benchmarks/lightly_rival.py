@@ -5,9 +5,10 @@
 
 lightly is a box of parts: this is the loop of its own examples, with a torch DataLoader of two workers, its transforms
 at the size of the images, its heads and losses, AdamW and a cosine with warm-up. `--tuned` gives it what its
-documentation advises for small images (half the colour jitter, no blur) and heads as wide as Mirada's; otherwise all
-is at its defaults, or at those of its example where there are none (MAE's decoder). The network is Mirada's, so that
-both train the same one, in the same precision. Each run appends a line to docs/numbers/self-supervised.jsonl.
+documentation advises for small images (half the colour jitter, no blur) and heads as wide as Mirada's; `--further`
+gives DINO and SwAV also the crops, temperatures, prototypes and momentum of Mirada's own rows. Otherwise all is at the
+defaults of its classes, or at those of its example where there are none (MAE's decoder). The network is Mirada's, so
+that both train the same one, in the same precision. Each run appends a line to docs/numbers/self-supervised.jsonl.
 """
 
 import argparse
@@ -89,8 +90,9 @@ class SwAV(Method):
         super().__init__()
         self.backbone = backbone
         self.head = SwaVProjectionHead(backbone.dim, *((512, 128) if options.tuned else (2048, 128)))
-        self.prototypes = SwaVPrototypes(128, n_prototypes=256 if options.tuned else 3000)
-        self.criterion = SwaVLoss()
+        count = 64 if options.further else 256 if options.tuned else 3000
+        self.prototypes = SwaVPrototypes(128, n_prototypes=count)
+        self.criterion = SwaVLoss(sinkhorn_epsilon=0.01) if options.further else SwaVLoss()
 
     def loss(self, views: list[Tensor], progress: float) -> Tensor:
         del progress
@@ -114,7 +116,9 @@ class DINO(Method):
         self.teacher_head.load_state_dict(self.head.state_dict())
         deactivate_requires_grad(self.teacher)
         deactivate_requires_grad(self.teacher_head)
-        self.criterion = DINOLoss(output_dim=widths[2], warmup_teacher_temp_epochs=5)
+        colder = {"warmup_teacher_temp": 0.01, "teacher_temp": 0.01} if options.further else {}
+        self.criterion = DINOLoss(output_dim=widths[2], warmup_teacher_temp_epochs=5, **colder)
+        self.momentum = 0.97 if options.further else 0.996
 
     def loss(self, views: list[Tensor], progress: float) -> Tensor:
         with torch.no_grad():
@@ -126,7 +130,7 @@ class DINO(Method):
     def after_step(self, progress: float) -> None:
         from lightly.models.utils import update_momentum
 
-        momentum = 1 - (1 - 0.996) * (math.cos(math.pi * progress) + 1) / 2
+        momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
         update_momentum(self.backbone, self.teacher, momentum)
         update_momentum(self.head, self.teacher_head, momentum)
 
@@ -165,27 +169,24 @@ class MAE(Method):
 METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "swav": SwAV, "dino": DINO, "mae": MAE}
 
 
-def transform_of(method: str, size: int, tuned: bool) -> Callable[[Image.Image], list[Tensor]]:
+def transform_of(options: argparse.Namespace) -> Callable[[Image.Image], list[Tensor]]:
     """lightly's, at the size of the images."""
     from lightly import transforms
 
+    size, tuned = options.image_size, options.tuned
+    few = 0 if options.further else 4 if tuned else 6  # small crops
     small: dict[str, Any] = {"cj_strength": 0.5} if tuned else {}
-    match method:
+    match options.method:
         case "simclr":
             return transforms.SimCLRTransform(input_size=size, **small, **({"gaussian_blur": 0.0} if tuned else {}))
         case "swav":
             blur = {"gaussian_blur": 0.0} if tuned else {}
-            return transforms.SwaVTransform(
-                crop_sizes=(size, size // 2), crop_counts=(2, 4 if tuned else 6), **small, **blur
-            )
+            return transforms.SwaVTransform(crop_sizes=(size, size // 2), crop_counts=(2, few), **small, **blur)
         case "mae":
             return transforms.MAETransform(input_size=size)
         case _:
             blur = {"gaussian_blur": (0.0, 0.0, 0.0)} if tuned else {}
-            views = 4 if tuned else 6
-            return transforms.DINOTransform(
-                global_crop_size=size, local_crop_size=size // 2, n_local_views=views, **blur
-            )
+            return transforms.DINOTransform(global_crop_size=size, local_crop_size=size // 2, n_local_views=few, **blur)
 
 
 def prepared(options: argparse.Namespace) -> Method:
@@ -199,9 +200,7 @@ def updates(method: Method, options: argparse.Namespace) -> Iterator[float]:
     clock, budget, steps = Clock(), parse_duration(options.budget), 0
     began = clock()
     half = choose_precision("auto", torch.device("cpu")) == "bfloat16"
-    pictures = Pictures(
-        open_data(options.data).splits["train"], transform_of(options.method, options.image_size, options.tuned)
-    )
+    pictures = Pictures(open_data(options.data).splits["train"], transform_of(options))
     workers = options.workers
     loader = DataLoader(
         pictures, options.batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
@@ -245,6 +244,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=5e-4, help="peak for a batch of 256")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--further", action="store_true", help="with --tuned; DINO and SwAV only")
     return parser
 
 
@@ -259,10 +259,13 @@ def main() -> None:
     preprocess = Preprocess(size=(options.image_size, options.image_size))
     with tempfile.TemporaryDirectory() as folder:
         found = probes(Model(name, method.evaluated(), preprocess).save(folder), options.data)
+    flags = ["tuned further" if options.further else "tuned"] if options.tuned else []
+    flags += [f"lr {options.lr:g} for 256"] if options.lr != 5e-4 else []
+    flags += [f"{options.workers} workers"] if options.workers != 2 else []
     row = {
         "data": options.name, "library": f"lightly {lightly.__version__}", "objective": options.method,
         "model": options.model, "image_size": options.image_size, "batch": options.batch,
-        "flags": f"tuned, lr {options.lr:g}" if options.tuned else "", "budget": options.budget, "seed": options.seed,
+        "flags": ", ".join(flags), "budget": options.budget, "seed": options.seed,
         "steps": len(seconds), "images": len(seconds) * options.batch, "train_seconds": round(seconds[-1]), **found,
         "alarms": [], "machine": machine(),
     }  # fmt: skip

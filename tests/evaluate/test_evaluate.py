@@ -11,7 +11,8 @@ from shapes import make_shapes
 
 import mirada.evaluate.run as module
 from mirada.errors import MiradaError, Misuse
-from mirada.evaluate.run import evaluate
+from mirada.evaluate.run import evaluate, seeds_of_split
+from mirada.loading import load
 
 MODEL = "vit-pico/8(image_size=24)"
 LEARNING = ["knn", "linear", "attentive", "few-shot"]
@@ -93,7 +94,7 @@ def test_where_the_seed_goes(
 
     def stand_in(*_: object, seed: int, **__: object) -> list[tuple[str, float]]:
         drawn.append(seed)
-        return [("accuracy", 0.5)]
+        return [("1-shot/std", 0.0), ("accuracy", 0.5)]
 
     monkeypatch.setattr(module, "choose_training", spy)
     monkeypatch.setattr(module, probe.replace("-", "_"), stand_in)
@@ -199,3 +200,26 @@ def test_nothing_to_learn_from(divided: Path, probe: str) -> None:
     with pytest.raises(MiradaError, match="nothing to train on, only test: add a train split"):
         measured(divided, probe)
     assert measured(divided, "retrieval")["n"] == 6
+
+
+def test_who_taught_a_model_is_known_through_blends_and_fine_tuning(new_shapes: Callable[[int], Path]) -> None:
+    model, folder = load(MODEL), new_shapes(10)
+    first = {"data": folder.name, "seed": 3}
+    model.provenance = {"blend": ["a", "b"], "weight": 0.5, "of": [{}, {"data": "others", "seed": 1, "of": [first]}]}
+    assert seeds_of_split(model, str(folder)) == [3]
+    model.provenance = {"data": folder.name, "seed": 0, "of": [first]}
+    assert seeds_of_split(model, str(folder)) == [3, 0]
+    model.provenance["of"] = [first | {"seed": 0}]
+    assert seeds_of_split(model, str(folder)) == [0]
+    assert seeds_of_split(model, "elsewhere") == []
+
+
+def test_a_model_trained_on_two_divisions_has_seen_what_it_is_measured_on(
+    new_shapes: Callable[[int], Path], tmp_path: Path
+) -> None:
+    model, folder = load(MODEL), new_shapes(10)
+    of = [{"data": folder.name, "seed": 1}]
+    for name, earlier in (("twice", of), ("once", [])):
+        model.provenance = {"data": folder.name, "seed": 0, "of": earlier}
+        found = evaluate(str(model.save(tmp_path / name)), str(folder), probe="knn")
+        assert any("with the seeds 1, 0" in note for note in found["notes"]) == bool(earlier)

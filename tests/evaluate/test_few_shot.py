@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import mirada.evaluate.few_shot as module
+from mirada.evaluate.accuracy import wilson_interval
 from mirada.evaluate.features import Labelled
-from mirada.evaluate.few_shot import few_shot, nearest_mean, possible_shots
+from mirada.evaluate.few_shot import few_shot, few_shot_interval, nearest_mean, possible_shots
 
 
 @pytest.mark.parametrize("at_once", [1, 1 << 20])
@@ -74,3 +75,11 @@ def test_the_smallest_class_limits_the_shots() -> None:
     found = dict(few_shot(known, known, episodes=2))
     assert "10-shot/accuracy" not in found
     assert found["accuracy"] == found["5-shot/accuracy"]
+
+
+def test_the_interval_knows_of_both_draws() -> None:
+    low, high = wilson_interval(0.8, 100)
+    assert few_shot_interval({"1-shot/std": 0.3, "5-shot/std": 0.0, "accuracy": 0.8}, 100) == pytest.approx((low, high))
+    wide = few_shot_interval({"5-shot/std": 0.05, "accuracy": 0.8}, 100_000_000)
+    assert wide == pytest.approx((0.8 - 2.093 * 0.05 / 20**0.5, 0.8 + 2.093 * 0.05 / 20**0.5), abs=1e-4)
+    assert few_shot_interval({"1-shot/std": 0.5, "accuracy": 0.9}, 10)[1] == 1.0

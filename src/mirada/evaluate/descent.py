@@ -111,36 +111,38 @@ def probe(
     fitted, held_out = hold_out(known.labels.numpy(), seed)
     best = rates[len(rates) // 2]
     if len(held_out):
-        inner, outer = (Labelled(known.features[rows], known.labels[rows]) for rows in (fitted, held_out))
+        inner, outer = torch.from_numpy(fitted), torch.from_numpy(held_out)
+        asked_of_outer = Labelled(known.features[outer], known.labels[outer])
         scores = []
         for number, rate in enumerate(rates):
-            head = train(make, inner, rate, epochs, seed)
-            scores.append(float((log_shares(head, outer.features).argmax(1) == outer.labels).float().mean()))
+            said = log_shares(train(make, known, inner, rate, epochs, seed), asked_of_outer.features).argmax(1)
+            scores.append(float((said == asked_of_outer.labels).float().mean()))
             if on_progress is not None:
                 on_progress("fitting", number + 1, len(rates) + 1)
         best = rates[int(np.argmax(scores))]
-    found = log_shares(train(make, known, best, epochs, seed), asked.features)
+    everyone = torch.arange(len(known.labels))
+    found = log_shares(train(make, known, everyone, best, epochs, seed), asked.features)
     yield from shares_right(found.argmax(1), asked.labels)
     yield "loss", float(F.nll_loss(found, asked.labels))
     yield "learning_rate", best
 
 
 def train(
-    make: Callable[[], tuple[nn.Module, Callable[[float], torch.optim.Optimizer]]], known: Labelled, rate: float,
-    epochs: int, seed: int,
+    make: Callable[[], tuple[nn.Module, Callable[[float], torch.optim.Optimizer]]], known: Labelled, rows: Tensor,
+    rate: float, epochs: int, seed: int,
 ) -> nn.Module:  # fmt: skip
-    """A head, trained with a rate that falls to 0 by a cosine."""
+    """A head, trained on those rows, which may be too many to copy, with a rate that falls to 0 by a cosine."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head, optimiser_at = make()
         optimiser = optimiser_at(rate)
-        each = math.ceil(len(known.labels) / BATCH)
+        each = math.ceil(len(rows) / BATCH)
         epochs = max(epochs, math.ceil(FEWEST / each))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * each)
         for _ in range(epochs):
-            for rows in torch.split(torch.randperm(len(known.labels)), BATCH):
+            for part in torch.split(rows[torch.randperm(len(rows))], BATCH):
                 optimiser.zero_grad()
-                loss = F.cross_entropy(head(known.features[rows]), known.labels[rows])
+                loss = F.cross_entropy(head(known.features[part]), known.labels[part])
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()

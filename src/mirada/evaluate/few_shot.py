@@ -5,6 +5,7 @@ has nothing to tune, and with a handful of images there is nothing to tune by, w
 penalty chosen. An episode sees its own images only: even the centre is theirs.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,17 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mirada.evaluate.accuracy import shares_right
+from mirada.evaluate.accuracy import shares_right, wilson_interval
 from mirada.evaluate.features import Labelled
 
-__all__ = ["SHOTS", "few_shot", "nearest_mean", "possible_shots"]
+__all__ = ["EPISODES", "SHOTS", "few_shot", "few_shot_interval", "nearest_mean", "possible_shots"]
 
 SHOTS = (1, 2, 5, 10)
+EPISODES = 20
+STUDENT = 2.093  # the 97.5% quantile of Student's t with EPISODES - 1 degrees of freedom
 AT_ONCE = 1 << 24  # distances held at a time
 
 
 def few_shot(
-    known: Labelled, asked: Labelled, *, shots: Sequence[int] = SHOTS, episodes: int = 20, seed: int = 0
+    known: Labelled, asked: Labelled, *, shots: Sequence[int] = SHOTS, episodes: int = EPISODES, seed: int = 0
 ) -> Iterator[tuple[str, float]]:  # fmt: skip
     """("K-shot/accuracy", mean over the episodes) and ("K-shot/std", their standard deviation) for those of `shots` for
     which every class of `known` has enough images; then ("accuracy", the mean for the last of these).
@@ -44,6 +47,16 @@ def few_shot(
         yield f"{count}-shot/accuracy", mean
         yield f"{count}-shot/std", float(np.std(found, ddof=1)) if episodes > 1 else 0.0
     yield "accuracy", mean
+
+
+def few_shot_interval(metrics: dict[str, float], count: int) -> tuple[float, float]:
+    """The 95% interval of "accuracy" among what `few_shot` gives: other images might have been asked of, which were
+    `count`, and others taught, in each episode. Both variances add up."""
+    mean = metrics["accuracy"]
+    last = [value for name, value in metrics.items() if name.endswith("/std")][-1]
+    low, high = wilson_interval(mean, count)
+    taught = STUDENT * last / EPISODES**0.5
+    return max(0.0, mean - math.hypot(mean - low, taught)), min(1.0, mean + math.hypot(high - mean, taught))
 
 
 def possible_shots(labels: Tensor, shots: Sequence[int] = SHOTS) -> list[int]:

@@ -75,13 +75,19 @@ def of_all(
 ) -> tuple[NDArray[np.int64], torch.Tensor]:  # fmt: skip
     """The places that could be read, and what `function` makes of their prepared pixels."""
     chunks = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
-    places, rows = [], []
+    places: list[NDArray[np.int64]] = []
+    rows = torch.empty(0, 0)
+    done = 0
     for number, chunk in enumerate(chunks):
         pixels, _, good = images.get(chunk)
         if len(good):
+            made = function(model.preprocess.normalise(pixels)).cpu()
+            if not done:
+                rows = made.new_empty(len(wanted), *made.shape[1:])  # at once: there may be no room for two of them
+            rows[done : done + len(made)] = made
+            done += len(made)
             places.append(good)
-            rows.append(function(model.preprocess.normalise(pixels)).cpu())
         if on_progress is not None:
             on_progress(what, number + 1, len(chunks))
     kept = np.concatenate(places) if places else np.empty(0, np.int64)
-    return kept, torch.cat(rows) if rows else torch.empty(0, 0)
+    return kept, rows[:done]

@@ -18,7 +18,7 @@ from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.accuracy import accuracy, wilson_interval
 from mirada.evaluate.descent import LARGE, attentive, extract_tokens, linear_by_descent
 from mirada.evaluate.features import Encoded, Labelled, extract
-from mirada.evaluate.few_shot import SHOTS, few_shot, possible_shots
+from mirada.evaluate.few_shot import SHOTS, few_shot, few_shot_interval, possible_shots
 from mirada.evaluate.knn import knn
 from mirada.evaluate.linear import linear
 from mirada.evaluate.object_discovery import discover, read_methods
@@ -94,7 +94,8 @@ def evaluate(
         torch.manual_seed(seed)
         model = load(ref, device=device, on_progress=on_progress)
     dataset = open_data(data, strict=strict, new_classes=probe == "anomaly")
-    trained = seed_of_split(model, data)
+    seeds = seeds_of_split(model, data)
+    trained = seeds[-1] if seeds else None
     reading: dict[str, Any] = {"exact_pixels": exact_pixels, "strict": strict}
     if probe == "accuracy":
         name, source, notes = choose_split(dataset, split, trained)
@@ -125,6 +126,9 @@ def evaluate(
             found = measured_anomalies(model, training, source, number, way, seed, reading)
         else:
             found = measure_features(model, training, source, classes, probe, seed, reading)
+    if len(seeds) > 1 and len(dataset.splits) == 1:
+        notes = [*notes, f"The model was trained on these images with the seeds {few(seeds)}, each of which "
+                         "divides them in another way: it has seen some that it is measured on here."]  # fmt: skip
     found = found._replace(split=name, notes=notes + found.notes)
     score = found.metrics[next(name for name in SCORES if name in found.metrics)]
     return {
@@ -225,7 +229,10 @@ def measure_features(
         case "attentive":
             scores = attentive(known, asked, len(classes), seed=seed, on_progress=reading["on_progress"])
         case _:
-            scores = few_shot(known, asked, seed=seed)
+            metrics = dict(few_shot(known, asked, seed=seed))
+            return Measured(
+                "", len(asked.labels), metrics, skipped, notes, few_shot_interval(metrics, len(asked.labels))
+            )
     return Measured("", len(asked.labels), dict(scores), skipped, notes)
 
 
@@ -240,6 +247,8 @@ def labelled(source: Source, encoded: Encoded, what: str) -> Labelled:
     found = torch.from_numpy(labels[encoded.places])
     if not bool((found >= 0).any()):
         raise MiradaError(f"None of the {what} images has a label: probes need a folder per class, or a label column.")
+    if bool((found >= 0).all()):
+        return Labelled(encoded.features, found)
     return Labelled(encoded.features[found >= 0], found[found >= 0])
 
 
@@ -265,10 +274,20 @@ def require_known(known: Labelled, asked: Labelled, classes: list[str]) -> None:
                           "add images of another.")  # fmt: skip
 
 
-def seed_of_split(model: Model, data: str) -> int | None:
-    """The seed by which training held out a part of these data, if the model was trained on data of that name."""
-    seed = model.provenance.get("seed")
-    return seed if isinstance(seed, int) and model.provenance.get("data") == Path(data).resolve().name else None
+def seeds_of_split(model: Model, data: str) -> list[int]:
+    """The seeds by which training held out a part of these data, the last one last: of the model itself and of those
+    that it started from or was blended from, as far as they were trained on data of that name."""
+    seeds: list[int] = []
+
+    def collect(provenance: dict[str, Any]) -> None:
+        for earlier in provenance.get("of", []):
+            collect(earlier)
+        seed = provenance.get("seed")
+        if isinstance(seed, int) and provenance.get("data") == Path(data).resolve().name:
+            seeds.append(seed)
+
+    collect(model.provenance)
+    return list(dict.fromkeys(reversed(seeds)))[::-1]
 
 
 def choose_split(dataset: DataSet, wanted: str | None, seed: int | None) -> tuple[str, Source, list[str]]:

@@ -139,7 +139,7 @@ class Run:
             name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
             provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).resolve().name,
-                        "seed": settings.seed, "optimiser": optimiser},
+                        "seed": settings.seed, "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
         )  # fmt: skip
         if (towers := self.learner.towers()) is not None:
             self.model.add_towers(towers.text, towers.tokenizer, towers.project)
