@@ -60,8 +60,9 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pretrained = folder / "pretrained"
-        command("train", options.data, *network, *common, "--recipe", options.recipe, "--objective", options.objective,
-                "--budget", options.pretraining, "--out", pretrained)  # fmt: skip
+        if "pretrained" in options.starts:
+            command("train", options.data, *network, *common, "--recipe", options.recipe, "--objective",
+                    options.objective, "--budget", options.pretraining, "--out", pretrained)  # fmt: skip
         starts = {
             "pretrained": ["--budget", options.budget, "--init", pretrained],
             "scratch": ["--budget", options.budget, *network],
@@ -81,7 +82,8 @@ def run(options: argparse.Namespace) -> None:
                                      *options.flags)  # fmt: skip
                     row = {
                         "data": options.name, "model": options.model, "image_size": options.image_size,
-                        "batch": options.batch, "objective": options.objective, "pretraining": options.pretraining,
+                        "batch": options.batch, "objective": options.objective, "recipe": options.recipe,
+                        "pretraining": options.pretraining,
                         "budget": options.budget, "flags": " ".join(options.flags), "share": share,
                         "labels": len(rows), "start": start, "seed": seed, "steps": result["steps"],
                         "accuracy": round(100 * result["metrics"]["test/accuracy"], 2),
@@ -98,7 +100,7 @@ def grouped() -> dict[tuple[str, ...], list[dict[str, Any]]]:
     for line in RECORDS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         setting = (row["data"], str(row["image_size"]), row["model"], row["objective"], row["pretraining"],
-                   row["budget"], row["flags"], row["machine"])  # fmt: skip
+                   row["budget"], row["flags"], row["machine"], row["recipe"])  # fmt: skip
         found[setting].append(row)
     return dict(found)
 
@@ -143,15 +145,15 @@ def page() -> None:
         "[numbers/fine-tuning.jsonl](numbers/fine-tuning.jsonl).", "",
         "![Test accuracy over the number of labelled images](images/fine-tuning.svg)", "",
     ]  # fmt: skip
-    for (data, size, model, objective, pretraining, budget, flags, where), rows in found.items():
+    for (data, size, model, objective, pretraining, budget, flags, where, recipe), rows in found.items():
         starts = accuracies(rows)
         seen = statistics.mean(row["steps"] * row["batch"] for row in rows if row["start"] != "scratch-long")
         counts = sorted({labels for same in starts.values() for labels in same})
         lines += [
             f"## {data}, {size} pixels", "",
-            f"`{model}`; {pretraining} of `{objective}`, then {budget} with labels"
+            f"`{model}`; {pretraining} of `{objective}` with `--recipe {recipe}`, then {budget} with labels"
             f"{f' (`{flags}`)' if flags else ''}; test accuracy in percent, mean and standard deviation over "
-            "seeds.", "",
+            "seeds of what is trained with labels.", "",
             f"| | {' | '.join(f'{labels:,} labels' for labels in counts)} |", f"|---{'|---' * len(counts)}|",
         ]  # fmt: skip
         for start, name in FROM.items():
