@@ -142,7 +142,7 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         machines = sorted({row["machine"] for row in mine})
         seeds = sorted({row["seed"] for row in mine})
         lines += [
-            f"## {data}, {size} pixels, `{model}`, {budget} of training", "",
+            f"### {data}, {size} pixels, `{model}`, {budget} of training", "",
             "| objective | by | linear probe | kNN | images seen | seeds | alarms |", "|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         order = sorted(groups.items(), key=lambda item: -statistics.mean(row["linear"] for row in item[1]))
@@ -295,10 +295,10 @@ def page() -> None:
     text = "\n".join([
         "# Objectives", "",
         "What a network can be trained to do, alone or in any sum, with `mirada train PHOTOS --objective "
-        '"dino + 0.5*rotation"`. This page is written by `python benchmarks/self_supervised.py page` from the code and '
+        '"simclr + 0.5*rotation"`. This page is written by `python benchmarks/self_supervised.py page` from the code and '
         "from recorded runs ([numbers/self-supervised.jsonl](numbers/self-supervised.jsonl)).", "",
         *described(), "",
-        "# What each learns", "",
+        "## What each learns", "",
         "Frozen features are measured by a linear probe and by nearest neighbours (`mirada evaluate --probe linear`, "
         "`--probe knn`). *untrained* is the same network before its first step, *pixels* the images themselves (their "
         "linear probe by descent and without a penalty, since they are thousands of numbers each). The last column is "

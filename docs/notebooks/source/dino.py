@@ -17,7 +17,8 @@
 # ella, la vemos **colapsar**, le preguntamos al doctor qué ha pasado y, por último, comprobamos si su atención sabe
 # dónde están las cosas.
 #
-# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y todo tarda unos diez minutos.
+# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y todo tarda unos diez minutos. Los
+# comentarios del código y lo que imprime están en inglés.
 
 # %%
 import io
@@ -130,10 +131,9 @@ figure
 # that mean nothing yet. The student learns to give the teacher's answer. The teacher is not trained: it is a running
 # mean of the student.
 #
-# There is an easy way out: always give the same answer. Two things stand against it. *Centring* subtracts from the
-# teacher's scores what they are in the mean, so no prototype can win every time; *sharpening* (a low temperature)
-# forces a decision, so an answer cannot be "all of them alike". Each alone leads to the collapse that the other
-# prevents.
+# There is an easy way out: always give the same answer. Two things stand against it. *Centring* subtracts the mean
+# from the teacher's scores, so no prototype can win every time; *sharpening* (a low temperature) forces a decision, so
+# an answer cannot be "all of them alike". Each alone leads to the collapse that the other prevents.
 
 # %% [markdown] es
 # ## La idea en unas pocas líneas
@@ -172,11 +172,11 @@ for name, centre in (("without", 0.0), ("with", scores.mean(0))):
 # they tell all apart; 0: always the same), and in how many dimensions features really differ.
 
 # %% [markdown] es
-# ## Una ejecución sana
+# ## Un entrenamiento sano
 #
 # El `dino` de Mirada es esto mismo, con recortes pequeños además y con el centrado de Sinkhorn (DINOv2), que le da a
-# cada prototipo su parte. Cada ejecución vigila su propia salud: cuánto dicen las respuestas sobre de qué imagen se
-# trata (1: las distinguen todas; 0: siempre la misma) y en cuántas dimensiones difieren de verdad las
+# cada prototipo su parte. Cada entrenamiento vigila su propia salud: cuánto dicen las respuestas sobre de qué imagen
+# se trata (1: las distinguen todas; 0: siempre la misma) y en cuántas dimensiones difieren de verdad las
 # características.
 
 # %%
@@ -203,9 +203,9 @@ for name in ("health/dino_information", "health/dino_prototypes", "health/rank",
 # ## Colapso
 #
 # Ahora lo mismo, pero sin un centrado que funcione: con `centre_momentum=1` la media móvil no se mueve nunca. La
-# pérdida baja de maravilla, muy por debajo de la que tenía la ejecución sana. Es la pérdida de quien ha encontrado la
-# salida fácil: las respuestas apenas dicen nada de qué imagen se trata (a la derecha). Por eso una ejecución así nunca
-# debe juzgarse por su pérdida. El doctor habla del primer síntoma que encuentra: aquí, objetivos que son casi
+# pérdida baja de maravilla, muy por debajo de la que tenía el entrenamiento sano. Es la pérdida de quien ha encontrado
+# la salida fácil: las respuestas apenas dicen nada de qué imagen se trata (a la derecha). Por eso un entrenamiento así
+# nunca debe juzgarse por su pérdida. El doctor habla del primer síntoma que encuentra: aquí, objetivos que son casi
 # etiquetas, y siempre las mismas.
 
 # %%
@@ -287,13 +287,13 @@ print(f"{'a box':10} {found['centre/jaccard']:.2f}")
 # 5. Your own photographs: `mirada train photos/ --objective dino`, then `mirada inspect`.
 
 # %% [markdown] es
-# En la ejecución que se guarda aquí, la atención coincide con las cosas más que antes de entrenar, pero menos que la
-# caja, y TokenCut ha empeorado: según nuestra propia regla, esta red todavía no sabe dónde están las cosas. Qué saben
+# En el entrenamiento que se guarda aquí, la atención coincide con las cosas más que antes de entrenar, pero menos que
+# la caja, y TokenCut ha empeorado: según nuestra propia regla, esta red todavía no sabe dónde están las cosas. Qué saben
 # las redes mayores y cuánto se entrenaron: [arXiv:2104.14294](https://arxiv.org/abs/2104.14294), figura 4.
 #
 # ## Para probar
 #
-# 1. Cura la ejecución enferma. ¿Basta con el consejo del doctor o tiene que volver a moverse el centro
+# 1. Arregla el entrenamiento que colapsó. ¿Basta con el consejo del doctor o tiene que volver a moverse el centro
 #    (`centre_momentum=0.9`)?
 # 2. `teacher_temperature=0.002, early_temperature=0.002`: otra enfermedad. ¿Cuál?
 # 3. `centring='mean'` con `centre_momentum=0.9` y una tasa de aprendizaje de 0.1: ¿y esta?

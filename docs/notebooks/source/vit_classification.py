@@ -8,14 +8,15 @@
 # You need `pip install "mirada[demo]"`, no network, no GPU and about five minutes.
 
 # %% [markdown] es
-# # Un transformador de visión, de los píxeles a la respuesta
+# # Un transformer de visión, de los píxeles a la respuesta
 #
-# Qué hace un transformador de visión (ViT) con una imagen, paso a paso: la corta en **parches**, convierte cada
+# Qué hace un transformer de visión (ViT) con una imagen, paso a paso: la corta en **parches**, convierte cada
 # parche en un vector (su **embedding**), le suma el lugar donde estaba (la **posición**), deja que todos los parches
 # se miren entre sí (la **atención**) y responde. Después entrenamos uno con dibujos de verdad y observamos en qué se
 # fijan sus cabezas de atención.
 #
-# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y todo tarda unos cinco minutos.
+# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y todo tarda unos cinco minutos. Los
+# comentarios del código y lo que imprime están en inglés.
 
 # %%
 import os
@@ -78,7 +79,7 @@ figure
 # %% [markdown] es
 # ## Parches
 #
-# Un transformador lee una *secuencia*: las palabras de una frase o, en nuestro caso, los parches de una imagen, fila
+# Un transformer lee una *secuencia*: las palabras de una frase o, en nuestro caso, los parches de una imagen, fila
 # por fila. Con parches de 6 × 6 píxeles, nuestra imagen es una frase de 8 × 8 = 64 «palabras».
 
 # %%

@@ -12,7 +12,7 @@ __all__ = ["EXAMPLE", "command"]
 EXAMPLE = (
     "Examples: [bold]mirada train photos/[/bold] (a subfolder per class, ten minutes); "
     "[bold]mirada train cifar10/ --recipe cifar10-10m[/bold]; "
-    "[bold]mirada train unlabelled/ --objective dino[/bold] (a flat folder will do); "
+    "[bold]mirada train unlabelled/ --recipe self-supervised-64[/bold] (no labels; a flat folder will do); "
     "[bold]mirada train pairs.csv --objective clip[/bold] (columns path and caption); "
     "[bold]mirada train photos/ --model vit-ti/8 --image-size 96 --epochs 50 --augment strong[/bold]"
 )
@@ -20,7 +20,9 @@ EXAMPLE = (
 
 def command(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, .parquet, .csv, .jsonl or shards of images.")],
-    recipe: Annotated[str | None, typer.Option(help="Settings by name or YAML file; flags override them.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings by name (such as self-supervised-64) or YAML file; flags override.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Size and patch, such as vit-ti/4: see `mirada models`.")] = None,
     objective: Annotated[str | None, typer.Option(help="A sum such as 'supervised + 0.5*rotation'.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels of what the model sees.")] = None,
@@ -30,7 +32,7 @@ def command(
     budget: Annotated[str | None, typer.Option(help="Length in time, such as 10m; the schedule ends on time.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per update.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Images computed at a time, for less memory.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate of AdamW.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak of AdamW's learning rate; Muon's is in a recipe.")] = None,
     optimiser: Annotated[str | None, typer.Option(help="auto, adamw or muon.")] = None,
     layer_decay: Annotated[float | None, typer.Option(help="Learning-rate factor per layer, for fine-tuning.")] = None,
     augment: Annotated[str | None, typer.Option(help="none, light, zoom or strong.")] = None,
@@ -39,7 +41,7 @@ def command(
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     init: Annotated[str | None, typer.Option(metavar="REF", help="A model to start from.")] = None,
     freeze: Annotated[int | None, typer.Option(help="Keep the first N layers as they are; -1: all but heads.")] = None,
-    lora: Annotated[int | None, typer.Option(help="With --init: learn changes of so small a rank, such as 8.")] = None,
+    lora: Annotated[int | None, typer.Option(help="With --init: learn changes of low rank only, such as 8.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[str | None, typer.Option(metavar="RUN", help="The run's folder.")] = None,
@@ -99,3 +101,7 @@ def command(
     if result["classes"] or result["metrics"]:
         words = "" if result["classes"] else " --labels 'cat,dog'"
         print(f"use it  mirada classify {shlex.quote(result['run'])} IMAGES{words}")
+    else:
+        run = shlex.quote(result["run"])
+        print(f"next    mirada doctor {run}\n        mirada evaluate {run} LABELLED --probe knn\n"
+              f"        mirada index {shlex.quote(data)} --model {run} --index FOLDER")  # fmt: skip

@@ -122,7 +122,8 @@ def processor() -> str:
 
 def machine() -> str:
     """What the run's times depend on, in one line."""
+    count = torch.get_num_threads()
     return (
-        f"{processor()}, {torch.get_num_threads()} threads, {platform.system()}, "
+        f"{processor()}, {count} thread{'s' * (count != 1)}, {platform.system()}, "
         f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}"
     )
