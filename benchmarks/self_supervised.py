@@ -295,8 +295,8 @@ def page() -> None:
     text = "\n".join([
         "# Objectives", "",
         "What a network can be trained to do, alone or in any sum, with `mirada train PHOTOS --objective "
-        '"simclr + 0.5*rotation"`. This page is written by `python benchmarks/self_supervised.py page` from the code and '
-        "from recorded runs ([numbers/self-supervised.jsonl](numbers/self-supervised.jsonl)).", "",
+        '"simclr + 0.5*rotation"`. This page is written by `python benchmarks/self_supervised.py page` from the code '
+        "and from recorded runs ([numbers/self-supervised.jsonl](numbers/self-supervised.jsonl)).", "",
         *described(), "",
         "## What each learns", "",
         "Frozen features are measured by a linear probe and by nearest neighbours (`mirada evaluate --probe linear`, "

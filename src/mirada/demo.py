@@ -22,8 +22,9 @@ from mirada.data.sources import Source, open_data
 from mirada.data.splits import train_and_validation
 from mirada.errors import MiradaError
 from mirada.tour import tour
-from mirada.train.run import Monitor, train
+from mirada.train.run import train
 from mirada.train.settings import Settings, read_recipe
+from mirada.train.start import Monitor
 
 __all__ = ["draw", "nearest_pixels", "run_demo"]
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from commands import MIRADA, SHORT, TINY, document, refused, run
 
+import mirada
+
 
 def test_train_evaluate_classify_models(folder_of_shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -170,7 +172,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder_of_shapes: Path, tmp_path: Pa
     assert (child.returncode, stdout) == (130, "")
     steps = metrics.read_text().count("\n")
     resume = f"mirada train {folder_of_shapes} --out '{out}' --resume"
-    assert f"Saved after step {steps}. To go on: {resume}\n" in stderr
+    assert f"Saved after step {steps}; the model so far is {out / 'model'}. To go on: {resume}\n" in stderr
+    assert mirada.load(out).provenance["steps"] == steps
     assert stderr.endswith("mirada: stopped.\n")
     assert "Traceback" not in stderr
     config = out / "config.yaml"

@@ -133,8 +133,8 @@ def test_misuse_of_train(
     def no_image_may_be_read(*_: object, **__: object) -> None:
         raise AssertionError("an image was read before the mistake was found")
 
-    monkeypatch.setattr("mirada.train.run.Images", no_image_may_be_read)
-    monkeypatch.setattr("mirada.train.run.canvas_side", no_image_may_be_read)
+    monkeypatch.setattr("mirada.train.start.Images", no_image_may_be_read)
+    monkeypatch.setattr("mirada.train.start.canvas_side", no_image_may_be_read)
     monkeypatch.chdir(tmp_path)
     assert said in refused(2, "train", folder_of_shapes, *arguments)
     assert not any(tmp_path.iterdir())
@@ -204,7 +204,7 @@ def test_a_device_that_is_not_there(folder_of_shapes: Path, trained_run: Path, t
 def test_a_folder_that_cannot_be_written(
     folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirada.train.run.Images", None)  # found before any image is read
+    monkeypatch.setattr("mirada.train.start.Images", None)  # found before any image is read
     (tmp_path / "file").write_text("in the way")
     said = refused(1, "train", folder_of_shapes, *SHORT, "--out", tmp_path / "file" / "run")
     assert "it is not a folder): choose another --out" in said

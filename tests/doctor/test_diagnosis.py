@@ -10,7 +10,7 @@ HEALTHY: dict[str, Any] = {
     "loss": 3.0, "dino/relative_loss": 0.6, "simclr/relative_loss": 0.5, "simclr/others": 254.0,
     "health/image_deviation": 0.8, "health/feature_deviation": 0.7, "health/rank": 30.0,
     "health/dino_entropy": 0.3, "health/dino_information": 0.5, "health/dino_prototypes": 0.4,
-    "clip/relative_loss": 0.5, "clip/logit_scale": 20.0,
+    "clip/relative_loss": 0.5, "clip/logit_scale": 20.0, "clip/logit_bound": 100.0, "siglip/logit_scale": 117.0,
 }  # fmt: skip
 
 SICK = {
@@ -28,10 +28,10 @@ SICK = {
 }
 
 
-def course(change: dict[str, Any], upto: float = 1.0, steps: int = 40) -> list[dict[str, Any]]:
+def course(change: dict[str, Any], upto: float = 1.0, steps: int = 40, since: float = 0.5) -> list[dict[str, Any]]:
     """A run that is healthy in its first half."""
     return [
-        {"step": step + 1, "progress": (step + 1) / steps} | HEALTHY | (change if step >= steps // 2 else {})
+        {"step": step + 1, "progress": (step + 1) / steps} | HEALTHY | (change if step >= since * steps else {})
         for step in range(round(upto * steps))
     ]
 
@@ -43,7 +43,7 @@ def test_a_healthy_course_raises_no_alarm() -> None:
 
 @pytest.mark.parametrize("name", SICK)
 def test_each_disease_is_named_and_nothing_else(name: str) -> None:
-    alarms = diagnose(course(SICK[name]))
+    alarms = diagnose(course(SICK[name], since=0.2 if name == "targets too sharp" else 0.5))
     assert [alarm.name for alarm in alarms] == [name]
     assert alarms[0].message.endswith(".")
     assert alarms[0].advice.endswith((".", "?"))
@@ -77,3 +77,17 @@ def test_a_collapse_is_not_also_called_nothing_learned() -> None:
     alarms = diagnose(course(SICK["uniform collapse"] | SICK["nothing learned"]))
     assert [alarm.name for alarm in alarms] == ["uniform collapse"]
     assert "ln(K) times 0.999" in alarms[0].message
+
+
+def test_targets_that_become_sure_late_are_what_was_learned() -> None:
+    assert diagnose(course(SICK["targets too sharp"], since=0.5)) == []
+
+
+@pytest.mark.parametrize("name", ["uniform collapse", "one prototype", "equal features"])
+def test_two_measurements_after_the_first_are_enough(name: str) -> None:
+    """As in runs so short that health is measured three times."""
+    keys = [key for key in HEALTHY if key.startswith("health/")]
+    rows = [row | (SICK[name] if row["progress"] > 0.1 else {}) for row in course({})]
+    measured = (1, 30, 40)
+    rows = [row if row["step"] in measured else {key: row[key] for key in row if key not in keys} for row in rows]
+    assert [alarm.name for alarm in diagnose(rows)] == [name]

@@ -59,3 +59,17 @@ def test_a_run_that_goes_on_remembers_the_steps_before() -> None:
         one.after(row | healthy | {"health/rank": 3.0})
     assert said == ["The doctor: Features use 3.0 dimensions (RankMe), down from 30.0. Lower the learning rate, train "
                     "for less long, or add dino(koleo=0.1) against it."]  # fmt: skip
+
+
+def test_a_long_run_is_remembered_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 100)
+    rows: list[dict[str, Any]] = [{"step": step, "loss": 1.0} for step in range(1000)]
+    rows[1] |= {"health/rank": 3.0}
+    rows[3] |= {"loss": None}
+    kept = module.thinned(rows)
+    assert len(kept) <= 100
+    assert rows[1] in kept
+    assert rows[3] in kept
+    assert [row["step"] for row in kept] == sorted(row["step"] for row in kept)
+    assert kept[-1]["step"] > 980
+    assert module.thinned(rows[:50]) == rows[:50]

@@ -50,3 +50,20 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         examine(str(tmp_path))
     with pytest.raises(MiradaError, match=r"has made no step yet"):
         examine(str(a_run(tmp_path / "run", [])))
+
+
+def test_a_verdict_needs_no_page(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", rows())
+    (run / "doctor.html").mkdir()  # nothing can be written there
+    found = examine(str(run))
+    assert (found["healthy"], found["page"]) == (True, None)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "should be a table of settings"), ("a: [", "Cannot read"), ("format: 99", "written by a newer Mirada"),
+])  # fmt: skip
+def test_a_damaged_config(tmp_path: Path, text: str, message: str) -> None:
+    run = a_run(tmp_path / "run", rows())
+    (run / "config.yaml").write_text(text)
+    with pytest.raises(MiradaError, match=message):
+        examine(str(run))

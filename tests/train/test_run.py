@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 import mirada
 from mirada.errors import MiradaError
@@ -22,8 +23,11 @@ from mirada.precision import choose_precision
 from mirada.saving import save_atomically
 from mirada.train.average import Average
 from mirada.train.checkpoint import load_checkpoint, save_checkpoint
-from mirada.train.run import Monitor, Run, train
+from mirada.train.folder import RunFolder
+from mirada.train.loop import Step
+from mirada.train.run import train
 from mirada.train.settings import Settings
+from mirada.train.start import Monitor, Run
 
 TINY = Settings(
     model="vit-pico/8(depth=2, drop_path=0.1)", image_size=24, batch=16, steps=12, precision="float32", ema=0.9,
@@ -125,10 +129,13 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(folder_of_shape
     settings = TINY.with_changes(
         {"learning_rate": 1e20, "clip": None, "checkpoint_minutes": 0.0, "warmup": 0.5}, "test"
     )
-    with pytest.raises(MiradaError, match=r"at step \d+: try a lower --lr.*last good checkpoint is .*last.safetensors"):
+    with pytest.raises(
+        MiradaError, match=r"at step \d+: try a lower --lr.* is in .*run/model: start from it with --init"
+    ):
         train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
     saved = safetensors.torch.load_file(tmp_path / "run" / "checkpoints" / "last.safetensors")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())
+    assert mirada.load(tmp_path / "run").provenance["steps"] >= 1
 
 
 @pytest.mark.parametrize("objective", ["supervised", "simclr(distortion='none')"])
@@ -172,7 +179,7 @@ def test_few_labels_none_of_which_is_held_out(new_shapes: Callable[[int], Path],
 
 
 def test_every_process_gets_as_many_images(folder_of_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirada.train.run.processes", lambda: 3)
+    monkeypatch.setattr("mirada.train.start.processes", lambda: 3)
     for change, batch, chunk in (({}, 15, None), ({"batch": 16, "chunk": 8}, 12, 6), ({"batch": 9}, 9, None)):
         run = Run(str(folder_of_shapes), TINY.with_changes(change, "test"), torch.device("cpu"), False, Monitor())
         assert (run.settings.batch, run.settings.chunk) == (batch, chunk)
@@ -316,3 +323,96 @@ def test_an_augmentation_that_no_term_takes_is_noted(folder_of_shapes: Path, tmp
         train(str(folder_of_shapes), settings, out=str(tmp_path / str(number)), monitor=Notes())
         assert any("takes --augment" in note for note in notes) == noted
         notes.clear()
+
+
+def stopped_run(data: Path, out: Path, **changes: Any) -> Settings:
+    """A run that Ctrl-C stopped after two steps of twelve; returns its settings."""
+
+    class Stop(Monitor):
+        def step(self, step: Step, images: int) -> None:  # noqa: ARG002
+            if step.step == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    settings = TINY.with_changes(changes, "test")
+    with pytest.raises(KeyboardInterrupt):
+        train(str(data), settings, out=str(out), monitor=Stop())
+    return settings
+
+
+def test_a_run_that_was_stopped_is_a_model_already(folder_of_shapes: Path, tmp_path: Path) -> None:
+    settings = stopped_run(folder_of_shapes, tmp_path / "run")
+    before = mirada.load(tmp_path / "run")
+    assert before.provenance["steps"] == 2
+    assert before.classes == ["blue", "green", "red"]
+    train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+    assert mirada.load(tmp_path / "run").provenance["steps"] == 12
+
+
+def test_a_stopped_run_with_low_rank_changes_is_a_plain_model(folder_of_shapes: Path, tmp_path: Path) -> None:
+    train(str(folder_of_shapes), TINY.with_changes({"steps": 1}, "test"), out=str(tmp_path / "start"))
+    stopped_run(folder_of_shapes, tmp_path / "run", init=str(tmp_path / "start"), lora=2, checkpoint_minutes=0.0)
+    assert mirada.load(tmp_path / "run").provenance["steps"] == 2
+    result = train(str(folder_of_shapes), TINY, out=str(tmp_path / "run"), resume=True)
+    assert result["steps"] == 12
+
+
+def test_data_that_changed_while_a_run_was_stopped(new_shapes: Callable[[int], Path], tmp_path: Path) -> None:
+    data = new_shapes(12)
+    settings = stopped_run(data, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    for file in sorted((data / "red").glob("*.png"))[:4]:
+        file.unlink()
+    for file in sorted((data / "blue").glob("*.png")):
+        Image.new("RGB", (24, 24), "white").save(file)
+    notes: list[str] = []
+
+    class Notes(Monitor):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    train(str(data), settings, out=str(tmp_path / "run"), resume=True, monitor=Notes())
+    assert any("images to train on now, and there were" in note for note in notes)
+    after = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert after["preprocess"] == config["preprocess"]  # the colours that the first part was trained with
+    (data / "red").rename(data / "zebra")
+    with pytest.raises(
+        MiradaError, match="learned the classes 'blue', 'green', 'red', and the data have 'blue', 'gree"
+    ):
+        train(str(data), settings, out=str(tmp_path / "run"), resume=True)
+
+
+def test_two_processes_do_not_train_in_one_folder(folder_of_shapes: Path, tmp_path: Path) -> None:
+    settings = stopped_run(folder_of_shapes, tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    with (
+        RunFolder(tmp_path / "run").held(),
+        pytest.raises(MiradaError, match=r"A run is going on in .*: stop it, or wait"),
+    ):
+        train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+    train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+
+
+def test_a_folder_that_fills_up_becomes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr("yaml.safe_dump", lambda *_, **__: "x" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(MiradaError, match="Cannot write to"):
+            folder.create(TINY, "data", [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not folder.config.exists()
+    monkeypatch.undo()
+    folder.create(TINY, "data", [])
+
+
+def test_the_last_step_of_a_budget_ends_the_run(folder_of_shapes: Path, tmp_path: Path) -> None:
+    settings = TINY.with_changes({"objective": "rotation", "budget": 3.0, "steps": None}, "test")
+    train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["progress"] == 1.0
+    assert "health/rank" in rows[-1]

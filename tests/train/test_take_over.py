@@ -9,8 +9,10 @@ from mirada.backbones import build
 from mirada.errors import MiradaError
 from mirada.objectives import Learner
 from mirada.train.checkpoint import save_checkpoint
-from mirada.train.run import Monitor, train
+from mirada.train.lora import add_lora, merged
+from mirada.train.run import train
 from mirada.train.settings import Settings
+from mirada.train.start import Monitor
 from mirada.train.take_over import take_over
 
 MODEL = "vit-pico/4(depth=1, image_size=16)"
@@ -46,11 +48,35 @@ def test_of_a_sum_what_is_in_both_is_taken(tmp_path: Path) -> None:
         assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.parametrize("text", [DINO, "masked"])
+def test_low_rank_changes_begin_with_what_the_run_knew(tmp_path: Path, text: str) -> None:
+    before = saved(tmp_path, text)
+    torch.manual_seed(1)
+    backbone = build(MODEL)
+    add_lora(backbone, 2)
+    now = Learner(backbone, text)
+    note = take_over(now, str(tmp_path))
+    assert note is not None
+    assert note.startswith("Going on with the student")
+    found = merged(now)
+    for name, value in before.state_dict().items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_of_a_run_with_low_rank_changes_only_the_model_is_taken_and_it_says_so(tmp_path: Path) -> None:
+    backbone = build(MODEL)
+    add_lora(backbone, 2)
+    save_checkpoint(tmp_path / "checkpoints" / "last.safetensors", Learner(backbone, "masked"), [], None, {"step": 5})
+    note = take_over(learner("masked", 1), str(tmp_path))
+    assert note is not None
+    assert "only its model is taken" in note
+
+
 def test_other_options_start_anew_and_say_so(tmp_path: Path) -> None:
     saved(tmp_path, DINO)
     now = learner(DINO.replace("prototypes=16", "prototypes=32"), 1)
     fresh = {name: value.clone() for name, value in now.state_dict().items()}
-    assert take_over(now, str(tmp_path)) == f"Of {tmp_path}, dino had other options: its heads start anew."
+    assert take_over(now, str(tmp_path)) == f"Of {tmp_path}, dino had other options, or --lora: its heads start anew."
     assert all(torch.equal(value, fresh[name]) for name, value in now.state_dict().items())
 
 

@@ -288,8 +288,8 @@ print(f"{'a box':10} {found['centre/jaccard']:.2f}")
 
 # %% [markdown] es
 # En el entrenamiento que se guarda aquí, la atención coincide con las cosas más que antes de entrenar, pero menos que
-# la caja, y TokenCut ha empeorado: según nuestra propia regla, esta red todavía no sabe dónde están las cosas. Qué saben
-# las redes mayores y cuánto se entrenaron: [arXiv:2104.14294](https://arxiv.org/abs/2104.14294), figura 4.
+# la caja, y TokenCut ha empeorado: según nuestra propia regla, esta red todavía no sabe dónde están las cosas. Qué
+# saben las redes mayores y cuánto se entrenaron: [arXiv:2104.14294](https://arxiv.org/abs/2104.14294), figura 4.
 #
 # ## Para probar
 #

@@ -37,4 +37,5 @@ def command(
     for key, (first, last) in result["measured"].items():
         name = NAMES.get(key) or key.removeprefix("health/").replace("_", " ").replace("/", " ")
         print(f"  {name:38} {first:8.3g} -> {last:.3g}")
-    print(f"\npage    {shown(result['page'])}")
+    where = shown(result["page"]) if result["page"] else "none: it cannot be written there"
+    print(f"\npage    {where}")

@@ -10,7 +10,7 @@ from rich.table import Column
 
 from mirada.cli.plain import print_json, shown
 from mirada.train.loop import Step
-from mirada.train.run import Monitor
+from mirada.train.start import Monitor
 
 __all__ = ["Screen", "accuracy_line", "print_json", "shown"]
 

@@ -21,8 +21,8 @@ Reader = Callable[[bytes], tuple[Tensor, float]]  # encoded file -> uint8 pixels
 
 
 def fits_in_memory(count: int, bytes_each: int) -> bool:
-    """Whether `count` images may be kept: at most a third of the memory."""
-    return count * bytes_each * 3 <= memory()
+    """Whether `count` images may be kept: at most a third of the memory, all processes of torchrun together."""
+    return count * bytes_each * 3 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= memory()
 
 
 class Images:

@@ -13,7 +13,7 @@ __all__ = ["RULES", "Alarm", "diagnose"]
 
 EARLY = 0.25  # share of a run before which nothing that only takes time is called a disease
 HALF = 0.5  # and before which a task that stands at chance may still be about to be understood
-LATEST = 3  # measurements of health, or a twentieth of the steps, that must agree
+LATEST = 3  # measurements of health, or a twentieth of the steps, that must agree; two in a run that has no more
 AT_CHANCE = 0.99  # of the loss of one who knows nothing
 ABOVE_CHANCE = 1.1
 SAME_ANSWERS = 0.01  # information in answers; in healthy runs it may dip to 0.02 before it rises
@@ -22,7 +22,7 @@ ONE_PROTOTYPE = 0.1  # entropy of an answer that is certain
 NO_DEVIATION = 0.02  # of features
 NO_RANK = 1.6  # effective dimensions; untrained networks have 4 and more
 LOST_RANK = 0.4  # of the highest rank that training has reached
-HOTTEST = 99.0  # of a scale that CLIP allows 100 at most, and that may have started there
+AT_BOUND = 0.99  # of the largest scale that CLIP allows; one may have started there
 SAME_IMAGES = 1e-3  # deviation of normalised pixels
 FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
 
@@ -44,16 +44,17 @@ class Course:
         known: dict[str, Any] = next((row for row in reversed(rows) if row.get("loss") is not None), {})
         self.terms = [key.partition("/")[0] for key in known if key.endswith("/relative_loss")]
 
-    def values(self, key: str, since: float = 0.0) -> list[float]:
-        """All finite values, in order, from that progress on."""
-        rows = [row for row in self.rows if row.get("progress", 0.0) >= since]
+    def values(self, key: str, since: float = 0.0, until: float = 1.0) -> list[float]:
+        """All finite values, in order, between these points of the run."""
+        rows = [row for row in self.rows if since <= row.get("progress", 0.0) <= until]
         found = [row[key] for row in rows if isinstance(row.get(key), (int, float))]
         return [value for value in found if math.isfinite(value)]
 
     def latest(self, key: str) -> list[float]:
-        """The newest values: a twentieth of them, three at least; all have to agree. Empty where they are too few."""
-        values = self.values(key)
-        return values[-max(LATEST, len(values) // 20) :] if len(values) >= LATEST else []
+        """The newest values: a twentieth of them, three at least where there are as many; all have to agree. What was
+        measured at the start, before anything could go wrong, does not count. Empty where they are too few."""
+        values = self.values(key, since=EARLY)
+        return values[-max(LATEST, len(values) // 20) :] if len(values) >= 2 else []
 
     def now(self, key: str) -> float:
         """The median of the newest values; nan where they are too few."""
@@ -119,14 +120,15 @@ def collapse(course: Course) -> Iterator[Alarm]:
 
 
 def sharp_targets(course: Course) -> Iterator[Alarm]:
+    # Later a network that has learned to tell images apart may well be sure.
     for term in () if course.young else course.terms:
-        entropy = course.latest(f"health/{term}_entropy")
-        if entropy and max(entropy) < ONE_PROTOTYPE and not course.says_the_same(term):
+        entropy = course.values(f"health/{term}_entropy", since=EARLY, until=HALF)[-LATEST:]
+        if len(entropy) > 1 and max(entropy) < ONE_PROTOTYPE and not course.says_the_same(term):
             yield Alarm(
                 "targets too sharp",
                 f"{term} is taught one prototype per image as if it were a label (entropy {entropy[-1]:.1%} of ln(K)), "
                 "which keeps the accidents of the first steps.",
-                "Raise teacher_temperature (0.04 to 0.07) or SwAV's epsilon (0.05).",
+                "Double teacher_temperature and early_temperature, or SwAV's epsilon.",
             )  # fmt: skip
 
 
@@ -172,7 +174,8 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
 def scale_at_its_bound(course: Course) -> Iterator[Alarm]:
     for term in () if course.young else course.terms:
         every, scale = course.values(f"{term}/logit_scale"), course.latest(f"{term}/logit_scale")
-        if scale and min(scale) > HOTTEST > every[0]:
+        bound = course.values(f"{term}/logit_bound")
+        if scale and bound and min(scale) > AT_BOUND * bound[-1] > every[0]:
             yield Alarm(
                 "temperature at its bound",
                 f"The scale of {term} has run from {every[0]:.0f} to {scale[-1]:.0f}: it is surer of its pairs than "

@@ -11,6 +11,7 @@ from mirada.objectives import Learner
 __all__ = ["Watch"]
 
 TIMES = 20  # measurements in a run
+MOST = 20_000  # steps that are remembered; of a longer run every second, fourth, ... of those before
 SHARE = 0.05  # of the run's time that all of them may take; fewer are made where one takes long
 
 
@@ -26,7 +27,7 @@ class Watch:
     def __init__(
         self, learner: Learner, health: Health | None, rows: list[dict[str, Any]], say: Callable[[str], None]
     ) -> None:
-        self.learner, self.health, self.rows, self.say = learner, health, list(rows), say
+        self.learner, self.health, self.rows, self.say = learner, health, thinned(rows), say
         self._said: set[str] = set()
         self._due, self._spent, self._longest = -1, 0.0, 0.0
 
@@ -43,6 +44,8 @@ class Watch:
             self._spent, self._longest = self._spent + took, max(self._longest, took)
         judge = due > self._due
         self.rows.append(row | measured)
+        if len(self.rows) > MOST:
+            self.rows = thinned(self.rows)
         if judge:
             self._due = due
             for alarm in diagnose(self.rows):
@@ -50,3 +53,14 @@ class Watch:
                     self._said.add(alarm.name)
                     self.say(f"The doctor: {alarm.message} {alarm.advice}")
         return measured
+
+
+def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST` of them: all that hold a measurement of health or a loss that is no number, and of the others as
+    many even ones as there is room for."""
+    while len(rows) > MOST:
+        special = [row.get("loss", 0.0) is None or any(key.startswith("health/") for key in row) for row in rows]
+        if sum(special) > MOST // 2:
+            return rows
+        rows = [row for number, (row, kept) in enumerate(zip(rows, special, strict=True)) if kept or number % 2]
+    return list(rows)

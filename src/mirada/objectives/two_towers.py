@@ -106,9 +106,11 @@ class TwoTowers(Contrast):
         there = gathered(samples["there"])
         if len(there) < 2:
             raise MiradaError("Words tell images of a batch apart, and there is one: use a batch of 2 or more.")
-        scale = self.text.logit_scale.detach().exp()
+        scale = {"logit_scale": self.text.logit_scale.detach().exp()}
+        if not math.isinf(self.hottest):
+            scale["logit_bound"] = torch.tensor(math.exp(self.hottest))
         if int(there.sum()) < 2:
-            return {"loss": 0 * (samples["image"].sum() + samples["text"].sum()), "logit_scale": scale}
+            return {"loss": 0 * (samples["image"].sum() + samples["text"].sum()), **scale}
         image, text, caption, captions = (
             gathered(samples[name])[there] for name in ("image", "text", "caption", "captions")
         )
@@ -120,7 +122,7 @@ class TwoTowers(Contrast):
         result = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
         loss = result["loss"]
         whole = loss + (processes() - 1) * (loss - loss.detach())  # see `gathered`
-        return {**result, "loss": whole, "logit_scale": scale, "others": torch.tensor(len(image) - 1.0)}
+        return {**result, **scale, "loss": whole, "others": torch.tensor(len(image) - 1.0)}
 
     def contrast(self, image: Tensor, text: Tensor, same: Tensor | None) -> dict[str, Tensor]:
         """{"loss", "relative_loss", "accuracy"} of pairs of unit vectors (N, D); `same`, bool (N, N), do not count."""

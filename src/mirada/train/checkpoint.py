@@ -16,7 +16,7 @@ from mirada.errors import MiradaError
 from mirada.saving import save_atomically
 from mirada.train.average import Average
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "read_state", "save_checkpoint"]
 
 
 def save_checkpoint(
@@ -36,15 +36,24 @@ def save_checkpoint(
     save_atomically(path, plain, {"state": json.dumps(state)})
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """The `state` that was saved, before anything is put back."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
+    except (OSError, LookupError, ValueError, safetensors.SafetensorError) as error:
+        raise _unusable(path, error) from error
+    return state
+
+
 def load_checkpoint(
     path: Path, learner: nn.Module, optimisers: list[torch.optim.Optimizer], average: Average | None
 ) -> dict[str, Any]:
     """Put everything back, exactly, and return `state`."""
+    state = read_state(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        state: dict[str, Any] = json.loads(metadata["state"])
         learner.load_state_dict(_under("learner.", tensors))
         for number, optimiser in enumerate(optimisers):
             _load_optimiser(optimiser, _under(f"optimiser.{number}.", tensors))
@@ -53,11 +62,15 @@ def load_checkpoint(
             for name, value in _under("average.", tensors).items():
                 average.values[name].copy_(value)
     except (OSError, LookupError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise MiradaError(
-            f"Cannot resume from {path} ({' '.join(str(error).split())[:200]}): "
-            "it does not belong to this run's settings, or is damaged; start a new run with another --out."
-        ) from error
+        raise _unusable(path, error) from error
     return state
+
+
+def _unusable(path: Path, error: Exception) -> MiradaError:
+    return MiradaError(
+        f"Cannot resume from {path} ({' '.join(str(error).split())[:200]}): "
+        "it does not belong to this run's settings, or is damaged; start a new run with another --out."
+    )
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,15 +1,14 @@
 """What `mirada doctor` does: read a run's numbers, also of one that was stopped or failed, and say how it is."""
 
+from contextlib import suppress
 from math import isfinite
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mirada.doctor.diagnosis import diagnose
 from mirada.errors import MiradaError
 from mirada.train.folder import RunFolder
 from mirada.train.report import write_report
+from mirada.train.settings import read_settings
 
 __all__ = ["examine"]
 
@@ -18,8 +17,10 @@ def examine(run: str) -> dict[str, Any]:
     """Write `doctor.html` into the run's folder; returns what `mirada doctor --json` prints, with the first and the
     last value of everything that was measured of its health.
 
+    Where the page cannot be written, as on a full disk, "page" is None.
+
     Raises:
-        MiradaError: the folder holds no run, or one without a step.
+        MiradaError: the folder holds no run, one without a step, or one whose config is damaged.
     """
     folder = RunFolder(run)
     if not folder.config.is_file() or not folder.metrics.is_file():
@@ -28,17 +29,21 @@ def examine(run: str) -> dict[str, Any]:
     if not rows:
         raise MiradaError(f"The run in {run} has made no step yet: ask again when it has.")
     text = folder.config.read_text(encoding="utf-8")
-    config = yaml.safe_load(text)
+    config = read_settings(text, str(folder.config))
     alarms = diagnose(rows)
-    facts = {key: config[key] for key in ("model", "objective", "batch", "precision", "machine") if key in config}
+    facts: dict[str, Any] = {
+        key: config[key] for key in ("model", "objective", "batch", "precision", "machine") if key in config
+    }
     summary = {"steps": rows[-1]["step"], "seconds": rows[-1].get("seconds", 0.0), **facts}
-    page: Path = write_report(
-        folder.path / "doctor.html", title=folder.path.name, command=str(config.get("command", "")), summary=summary,
-        metrics=rows, config_text=text,
-    )  # fmt: skip
+    page: str | None = None
+    with suppress(OSError, MiradaError):
+        page = str(write_report(
+            folder.path / "doctor.html", title=folder.path.name, command=str(config.get("command", "")),
+            summary=summary, metrics=rows, config_text=text,
+        ))  # fmt: skip
     return {
         "run": str(folder.path), "healthy": not alarms, "alarms": [alarm._asdict() for alarm in alarms],
-        "steps": rows[-1]["step"], "measured": first_and_last(rows), "page": str(page),
+        "steps": rows[-1]["step"], "measured": first_and_last(rows), "page": page,
     }  # fmt: skip
 
 

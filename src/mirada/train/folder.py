@@ -6,6 +6,8 @@ import platform
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,8 @@ class RunFolder:
             raise MiradaError(f"Cannot make the run's folder {self.path} in {there} ({reason}): choose another --out.")
 
     def create(self, settings: Settings, data: str, command: list[str]) -> None:
-        """Make the folder with everything needed to repeat the run. Raises `MiradaError` as `require_unused` does."""
+        """Make the folder with everything needed to repeat the run. Raises `MiradaError` as `require_unused` does,
+        also where another process is quicker."""
         self.require_unused()
         facts = {
             "format": CONFIG_FORMAT, "data": os.path.abspath(data), "command": shlex.join(command),
@@ -61,10 +64,32 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=10_000)
-            self.config.write_text(text, encoding="utf-8")
             self.metrics.write_text("", encoding="utf-8")
+            with open(self.config, "x", encoding="utf-8") as file:
+                try:
+                    file.write(text)
+                    file.flush()
+                except OSError:
+                    self.config.unlink()  # which would make it a run
+                    raise
+        except FileExistsError as error:
+            raise MiradaError(f"Another process made a run in {self.path} just now: choose another --out.") from error
         except OSError as error:
             raise MiradaError(f"Cannot write to {self.path} ({error.strerror}): choose another --out.") from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training in the folder meanwhile. Raises `MiradaError` where one does so already.
+        A process that is killed lets go. Windows has no such locks."""
+        with open(self.config, "rb") as file:
+            if sys.platform != "win32":
+                import fcntl
+
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise MiradaError(f"A run is going on in {self.path}: stop it, or wait until it ends.") from None
+            yield
 
     def command_to_resume(self) -> str:
         """What a person types to go on with the run."""

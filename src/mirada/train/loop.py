@@ -92,6 +92,8 @@ def train_loop(
                                shared)  # fmt: skip
             for buffer, value in before:
                 buffer.copy_(value)  # as if nobody had looked
+            if settings.parts > 1:
+                del batch, result  # and their graph with them
         if settings.parts == 1:
             result["loss"].backward()
             scalars = {name: value.detach().float().to(device) for name, value in result.items()}
@@ -99,7 +101,7 @@ def train_loop(
             scalars = gradients(learner, part, settings.parts, progress, seed=seed, half=half, device=device)
         average_in_place(parameter.grad for parameter in parameters if parameter.grad is not None)
         average_in_place(scalars.values())
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf, foreach=True)
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
         values = {name: float(value) for name, value in scalars.items()}
         if not math.isfinite(values["loss"]) or not bool(torch.isfinite(norm)):
             raise NotFinite(
@@ -115,7 +117,7 @@ def train_loop(
         step += 1
         ended = clock()
         last = ended - begun
-        done = step / total if budget is None else min(1.0, (ended - started) / budget)
+        done = step / total if budget is None else min(1.0, (ended - started + last / 2) / budget)  # as judged above
         values |= fights | {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}
         yield Step(step, done, ended - started, values)
 

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 from mirada.backbones.vit import Block
 from mirada.errors import Misuse
 
-__all__ = ["add_lora", "merge_lora"]
+__all__ = ["add_lora", "merge_lora", "merged"]
 
 
 class LowRank(nn.Module):
@@ -36,6 +36,16 @@ def add_lora(module: nn.Module, rank: int) -> None:
         raise Misuse(f"A {type(module).__name__} has no transformer blocks for low-rank adaptation: leave --lora out.")
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
+
+
+def merged(module: nn.Module) -> dict[str, Tensor]:
+    """Its state as `merge_lora` would leave it; the module stays as it is. (A copy of it could not be merged instead:
+    PyTorch would take the changed matrices from the original, too.)"""
+    state = {name: tensor for name, tensor in module.state_dict().items() if ".parametrizations." not in name}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer, "weight"):
+            state[f"{name}.weight"] = layer.weight.detach()
+    return state
 
 
 def merge_lora(module: nn.Module) -> None:

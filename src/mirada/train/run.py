@@ -1,203 +1,29 @@
 """One training run from data to report: what `mirada train` does."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from inspect import signature
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from mirada.backbones import build
-from mirada.data.decode import decode, to_canvas
-from mirada.data.images import Images, Progress
-from mirada.data.loader import Loader
-from mirada.data.sources import open_data, require_classes
-from mirada.data.splits import train_and_validation, with_captions
-from mirada.data.statistics import canvas_side, colour_statistics, some_images
 from mirada.device import choose_device
-from mirada.doctor.health import Health
 from mirada.doctor.watch import Watch
 from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import wilson_interval
-from mirada.evaluate.predict import Predictions
-from mirada.language import sum_of_terms
-from mirada.loading import load
 from mirada.memory import keep_freed_memory
-from mirada.model import Model
-from mirada.objectives import OBJECTIVES, Learner, Pairs, TwoTowers
-from mirada.precision import choose_precision
-from mirada.preprocess import Preprocess
-from mirada.processes import agreed, alone, any_of, joined, processes, rank, start_alike
-from mirada.train.average import Average
-from mirada.train.batch_norm import synchronise
-from mirada.train.check import check_network
-from mirada.train.checkpoint import load_checkpoint, save_checkpoint
+from mirada.processes import alone, any_of, joined, rank
+from mirada.train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from mirada.train.folder import RunFolder
-from mirada.train.freeze import freeze
 from mirada.train.interrupt import stop_between_steps
 from mirada.train.log import check_logs, open_logs
 from mirada.train.loop import NotFinite, Step, train_loop
-from mirada.train.lora import add_lora, merge_lora
-from mirada.train.optimiser import build_optimisers, choose_optimiser
+from mirada.train.lora import merge_lora
 from mirada.train.pause import Clock
 from mirada.train.settings import Settings
+from mirada.train.start import Monitor, Run
 from mirada.train.summary import report
-from mirada.train.take_over import take_over
-from mirada.train.validation import Validation
 
-__all__ = ["Monitor", "train"]
-
-PROBED = 256  # images whose features tell of a run's health
-
-
-class Monitor:
-    """Who watches a run; every method may be left as it is."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Reading and measuring."""
-
-    def step(self, step: Step, images: int) -> None:
-        """After each update; `images` were seen by it."""
-
-    def measured(self, step: int, metrics: dict[str, float]) -> None:
-        """After each validation."""
-
-
-class Run:
-    """Data, model and optimiser of one run, built from its settings alone."""
-
-    def __init__(self, data: str, settings: Settings, device: torch.device, strict: bool, monitor: Monitor) -> None:
-        self.device, self.monitor = device, monitor
-        start = load(settings.init, on_progress=monitor.progress) if settings.init is not None else None
-        name = check_network(start, settings)
-        dataset = open_data(data, strict=strict)
-        parts = train_and_validation(dataset, settings.seed)
-        terms = sum_of_terms(settings.objective)
-        if all(issubclass(OBJECTIVES[term.name], TwoTowers) for term in terms):
-            parts = with_captions(parts)
-        for note in parts.notes:
-            monitor.note(note)
-        supervised = any(term.name == "supervised" for term in terms)
-        self.classes = require_classes(dataset) if supervised else None
-        torch.manual_seed(settings.seed)
-        backbone = start.backbone if start else build(name)
-        canvas = settings.canvas or canvas_side(parts.train, settings.image_size)
-
-        def reader(encoded: bytes) -> tuple[Tensor, float]:
-            return to_canvas(decode(encoded, at_least=canvas), canvas)
-
-        self.images = Images(parts.train, reader, strict=strict, on_progress=monitor.progress)
-        if len(self.images) < settings.batch:
-            chunk = settings.chunk if settings.chunk and settings.chunk <= len(self.images) else None
-            batch = len(self.images) // (chunk or 1) * (chunk or 1)
-            monitor.note(f"The batch is {batch}, because there are only {len(self.images)} images.")
-            settings = replace(settings, batch=batch, chunk=chunk)
-        settings = self._shared_evenly(settings)
-        halves = agreed(choose_precision(settings.precision, device) == "bfloat16", device)
-        trained_by = start.provenance.get("optimiser") if start else None
-        optimiser = choose_optimiser(settings, trained_by)
-        self.settings = replace(settings, precision="bfloat16" if halves else "float32", optimiser=optimiser)
-        mean, std = (start.preprocess.mean, start.preprocess.std) if start else colour_statistics(self.images)
-        counts = np.bincount(self.images.labels[self.images.labels >= 0], minlength=len(self.classes or []))
-        facts: dict[str, Any] = {"augment": settings.augment, "balanced": settings.balanced, "counts": counts.tolist()}
-        if self.classes is not None:
-            facts["classes"] = len(self.classes)
-        if dataset.captioned:
-            facts["pairs"] = Pairs(self.images.captions(np.arange(len(self.images))), start)
-        preprocess = Preprocess(
-            size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
-        )
-        if start is None:
-            backbone.prepare(preprocess.normalise(some_images(self.images)[0]))  # before any objective copies it
-        freeze(backbone, settings.freeze)
-        if settings.lora:
-            for tower in [backbone, *([start.text] if start and start.text else [])]:
-                add_lora(tower, settings.lora)
-        self.learner = Learner(backbone, settings.objective, balance=settings.balance, **facts).to(device)
-        if settings.augment != Settings.augment and not any(
-            "augment" in signature(type(objective)).parameters for _, objective in self.learner.terms()
-        ):
-            monitor.note(f"Nothing of {settings.objective} takes --augment: its terms have options of their own.")
-        if settings.init is not None and (taken := take_over(self.learner, settings.init)):
-            monitor.note(taken)
-        synchronise(self.learner)
-        start_alike(self.learner)
-        self.loader = Loader(
-            self.images, settings.batch // settings.parts, mean=torch.tensor(mean), std=torch.tensor(std),
-            seed=settings.seed, device=device, prefetch=device.type != "cpu",
-            rank=rank(), processes=processes(),
-        )  # fmt: skip
-        self.optimisers = build_optimisers(self.learner, self.settings)
-        self.average = Average(self.learner, settings.ema) if settings.ema else None
-        self.model = Model(
-            name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
-            mirror=settings.mirror,
-            provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).resolve().name,
-                        "seed": settings.seed, "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
-        )  # fmt: skip
-        if (towers := self.learner.towers()) is not None:
-            self.model.add_towers(towers.text, towers.tokenizer, towers.project)
-        self.validation = Validation(
-            self.model, parts, captions=towers is not None, knew_words=bool(start and start.text), strict=strict,
-            on_progress=monitor.progress,
-        )  # fmt: skip
-        if supervised and not self.validation.labels:
-            monitor.note("No accuracy is measured: of the images that are held out, none has a label.")
-        self.health = None
-        if any(term.name != "supervised" for term in terms):
-            pixels, labels = some_images(self.images, settings.image_size, PROBED)
-            self.health = Health(preprocess.normalise(pixels.to(device)), labels)
-        self.skipped = [entry._asdict() for entry in dataset.skipped]
-
-    def measure(
-        self, limit: int | None = None, on_progress: Progress | None = None
-    ) -> tuple[dict[str, float], Predictions | None]:
-        """Metrics on the validation split, with the averaged weights if there are any; {} where it has neither labels
-        nor captions that objectives ask for."""
-        if self.validation.images is None:
-            return {}, None
-        if self.average is not None:
-            self.average.swap(self.learner)
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                return self.validation.measure(limit, on_progress)
-        finally:
-            if self.average is not None:
-                self.average.swap(self.learner)
-
-    def all_skipped(self) -> list[dict[str, str]]:
-        """Every file that took no part, with the reason."""
-        images = self.validation.images
-        validation = images.skipped_files() if images else []
-        return self.skipped + self.images.skipped_files() + validation
-
-    def _shared_evenly(self, settings: Settings) -> Settings:
-        """With a batch, or chunks, of which every process gets as many images: objectives compare across processes."""
-        size = settings.batch // settings.parts
-        even = size // processes() * processes()
-        if not even:
-            raise MiradaError(f"{size} images at a time are too few for {processes()} processes: use a larger --batch "
-                              "or --chunk, more images, or fewer processes.")  # fmt: skip
-        if even == size:
-            return settings
-        self.monitor.note(f"{even} instead of {size} images at a time, to share them among {processes()} processes.")
-        return replace(settings, batch=even * settings.parts, chunk=settings.chunk and even)
-
-    def _head(self, start: Model | None) -> nn.Linear | None:
-        if self.classes is None:
-            return None
-        head = self.learner.get_submodule("objectives.supervised.head")
-        assert isinstance(head, nn.Linear)
-        same = start is not None and start.classes == self.classes and start.head_input == "pooled"
-        if same and start is not None and start.head is not None:
-            head.load_state_dict(start.head.state_dict())
-        return head
+__all__ = ["train"]
 
 
 def train(
@@ -231,29 +57,42 @@ def _train(
     if resume:
         settings, saved_data = folder.read_config()
         data = data or saved_data
-    run = Run(data, settings, device, strict, monitor)
-    if leads and not resume:
-        folder.create(run.settings, data, list(command))
+    with ExitStack() as stack:
+        if leads and resume:
+            stack.enter_context(folder.held())
+        run = Run(data, settings, device, strict, monitor)
+        if leads and not resume:
+            folder.create(run.settings, data, list(command))
+            stack.enter_context(folder.held())
+        return _carry_out(run, folder, resume, log if leads else (), begun, clock)
+
+
+def _carry_out(
+    run: Run, folder: RunFolder, resume: bool, log: Sequence[str], begun: float, clock: Clock
+) -> dict[str, Any]:
+    leads = rank() == 0
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "reading": clock() - begun}
     if resume and folder.checkpoint.exists():
+        run.go_on(read_state(folder.checkpoint))
         state = load_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average)
-        monitor.note(f"Going on after step {state['step']}.")
+        run.monitor.note(f"Going on after step {state['step']}.")
     if leads and resume:
         folder.forget_after(state["step"])
     used = state["seconds"]
-    seen = _train_to_the_end(run, folder, state, log if leads else (), clock)
+    step, seconds = _train_to_the_end(run, folder, state, log, clock)
     if not leads:
         return {}
 
-    metrics, predictions = run.measure(on_progress=monitor.progress)
+    metrics, predictions = run.measure(on_progress=run.monitor.progress)
     if run.average is not None:
         run.average.swap(run.learner)  # what was measured is what is saved
     if run.settings.lora:
         merge_lora(run.model)  # which may be a teacher of what was adapted
-    last = folder.rows()[-1] if folder.rows() else {"step": 0, "seconds": 0.0}
+    run.model.provenance |= {"steps": step, "metrics": metrics}
+    run.model.save(folder.model)
     result: dict[str, Any] = {
-        "run": str(folder.path), "model": str(folder.model), "steps": last["step"], "images": seen,
-        "seconds": round(clock() - begun + used, 2), "train_seconds": last["seconds"], "metrics": metrics,
+        "run": str(folder.path), "model": str(folder.model), "steps": step, "images": step * run.settings.batch,
+        "seconds": round(clock() - begun + used, 2), "train_seconds": seconds, "metrics": metrics,
         "classes": run.classes, "skipped": run.all_skipped(),
     }  # fmt: skip
     if predictions is not None:
@@ -262,8 +101,6 @@ def _train(
         result["interval"] = list(wilson_interval(metrics[f"{run.validation.name}/accuracy"], count))
     elif run.validation.paired:
         result["measured"] = run.validation.paired
-    run.model.provenance |= {"steps": last["step"], "metrics": metrics}
-    run.model.save(folder.model)
     result["report"] = str(
         report(
             folder, result, model=run.model, settings=run.settings, validation=run.validation.images, found=predictions
@@ -272,8 +109,10 @@ def _train(
     return result
 
 
-def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: Sequence[str], clock: Clock) -> int:
-    """The loop with its measuring, logging and saving; returns how many images all updates saw.
+def _train_to_the_end(
+    run: Run, folder: RunFolder, state: dict[str, Any], log: Sequence[str], clock: Clock
+) -> tuple[int, float]:
+    """The loop with its measuring, logging and saving; returns how many updates were made, and the seconds they took.
 
     `state` has the updates made so far, the seconds they took, and the seconds that reading the data took; the latter
     come off a budget.
@@ -289,7 +128,7 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
         budget = 1e-3  # ends after one step
 
     def save() -> None:
-        now = {"step": step, "seconds": seconds, "reading": state["reading"]}
+        now = {"step": step, "seconds": seconds, "reading": state["reading"]} | run.facts
         save_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average, now)
 
     steps = train_loop(
@@ -307,18 +146,20 @@ def _train_to_the_end(run: Run, folder: RunFolder, state: dict[str, Any], log: S
                 stopping = any_of(stopped(), run.device)
                 if leads and (stopping or clock() - saved_at > 60 * settings.checkpoint_minutes):
                     save()
+                    run.save_model(folder, step)
                     saved_at = clock()
                 if stopping:
-                    run.monitor.note(f"Saved after step {step}. To go on: {folder.command_to_resume()}")
+                    run.monitor.note(f"Saved after step {step}; the model so far is {folder.model}. To go on: "
+                                     f"{folder.command_to_resume()}")  # fmt: skip
                     raise KeyboardInterrupt
     except MiradaError as error:
         if leads and isinstance(error, NotFinite):
             folder.append({"step": step + 1, "progress": progress, "seconds": seconds, "loss": None})
-        kept = f" The last good checkpoint is {folder.checkpoint}." if folder.checkpoint.exists() else ""
+        kept = f" What was learned before is in {folder.model}: start from it with --init." * folder.model.exists()
         raise MiradaError(f"{error}{kept}") from error
     if leads:
         save()
-    return step * settings.batch
+    return step, seconds
 
 
 class Recorder:

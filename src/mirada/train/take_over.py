@@ -11,6 +11,9 @@ from mirada.train.folder import RunFolder
 
 __all__ = ["take_over"]
 
+ORIGINAL = ".parametrizations.weight.original"  # the name that `mirada.train.lora` leaves a matrix
+CHANGE = (".parametrizations.weight.0.up", ".parametrizations.weight.0.down")
+
 
 def take_over(learner: Learner, run: str) -> str | None:
     """Fill every self-supervised objective of `learner` that the run in the folder `run` had, too, from its last
@@ -32,11 +35,13 @@ def take_over(learner: Learner, run: str) -> str | None:
             known = {name.removeprefix("learner."): name for name in file.keys()}  # noqa: SIM118  # not a dict
 
             def read(prefix: str) -> dict[str, Tensor] | None:
-                """All of ours under it, or None where theirs are not the same, name by name and shape by shape."""
-                wanted = {name for name in ours if name.startswith(prefix)}
-                if wanted != {name for name in known if name.startswith(prefix)}:
+                """All of ours under it, or None where theirs are not the same, name by name and shape by shape. Of a
+                layer with a change of low rank it is the matrix that is changed."""
+                wanted = {name: name.replace(ORIGINAL, ".weight") for name in ours
+                          if name.startswith(prefix) and not name.endswith(CHANGE)}  # fmt: skip
+                if set(wanted.values()) != {name for name in known if name.startswith(prefix)}:
                     return None
-                tensors = {name: file.get_tensor(known[name]) for name in wanted}
+                tensors = {name: file.get_tensor(known[plain]) for name, plain in wanted.items()}
                 same = all(tensor.shape == ours[name].shape for name, tensor in tensors.items())
                 return tensors if same else None
 
@@ -52,7 +57,11 @@ def take_over(learner: Learner, run: str) -> str | None:
         raise MiradaError(
             f"Cannot read {path} ({error}): it is damaged; name {RunFolder(run).model} to start from its model alone."
         ) from error
-    note = f"Of {run}, {' and '.join(anew)} had other options: its heads start anew." if anew else None
+    note = f"Of {run}, {' and '.join(anew)} had other options, or --lora: its heads start anew." if anew else None
+    if names and backbone is None:
+        note = (
+            f"The network of {run} was trained with other options, or --lora: only its model is taken, without heads."
+        )
     if names and backbone is not None:
         learner.load_state_dict(taken | backbone, strict=False)
         note = f"Going on with the student and all of {' and '.join(names)} from {run}." + (f" {note}" if note else "")

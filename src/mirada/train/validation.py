@@ -6,6 +6,7 @@ from mirada.evaluate.accuracy import accuracy
 from mirada.evaluate.pairs import pair_retrieval
 from mirada.evaluate.predict import Predictions, evaluation_images, predict
 from mirada.model import Model
+from mirada.processes import rank
 from mirada.train.retention import Retention
 
 __all__ = ["Validation"]
@@ -31,7 +32,7 @@ class Validation:
         self.images: Images | None = None
         self.paired = 0
         self.retention: Retention | None = None
-        if self.labels or self.captions:
+        if (self.labels or self.captions) and rank() == 0:  # nobody else measures
             self.images = evaluation_images(model, source, strict=strict, on_progress=on_progress)
             if self.captions and knew_words:
                 self.retention = Retention(model, self.images)  # before any step
