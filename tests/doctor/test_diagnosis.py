@@ -91,3 +91,15 @@ def test_two_measurements_after_the_first_are_enough(name: str) -> None:
     measured = (1, 30, 40)
     rows = [row if row["step"] in measured else {key: row[key] for key in row if key not in keys} for row in rows]
     assert [alarm.name for alarm in diagnose(rows)] == [name]
+
+
+def test_a_term_is_judged_whatever_the_last_batch_was() -> None:
+    rows = course({"clip/others": 3.0})
+    rows[-1] = {key: value for key, value in rows[-1].items() if not key.startswith("clip/")} | {"clip/others": 0.0}
+    assert [alarm.name for alarm in diagnose(rows)] == ["batch too small"]
+
+
+def test_runs_that_do_not_say_their_bound() -> None:
+    rows = [{key: value for key, value in row.items() if key != "clip/logit_bound"}
+            for row in course(SICK["temperature at its bound"])]  # fmt: skip
+    assert [alarm.name for alarm in diagnose(rows)] == ["temperature at its bound"]

@@ -8,7 +8,7 @@ import torch
 from mirada.backbones import build
 from mirada.errors import MiradaError, Misuse
 from mirada.loading import load
-from mirada.train.lora import add_lora, merge_lora
+from mirada.train.lora import add_lora, merge_lora, merged
 from mirada.train.run import train
 from mirada.train.settings import Settings
 
@@ -32,6 +32,11 @@ def test_it_starts_as_the_model_it_adapts_and_ends_as_plain_weights() -> None:
                 parameter -= 0.1 * parameter.grad
         changed = backbone(images).pooled
     assert not torch.allclose(changed, before)
+    copied = build("vit-pico/8(depth=2, image_size=24)").eval()
+    copied.load_state_dict(merged(backbone))
+    with torch.no_grad():
+        torch.testing.assert_close(copied(images).pooled, changed)
+        torch.testing.assert_close(backbone(images).pooled, changed)  # it stays as it was
     merge_lora(backbone)
     assert set(backbone.state_dict()) == names
     with torch.no_grad():

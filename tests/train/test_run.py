@@ -1,5 +1,6 @@
 """Runs on real files: they learn, they can be killed and go on bit for bit, and they say what is wrong."""
 
+import errno
 import json
 import os
 import resource
@@ -379,6 +380,40 @@ def test_data_that_changed_while_a_run_was_stopped(new_shapes: Callable[[int], P
         MiradaError, match="learned the classes 'blue', 'green', 'red', and the data have 'blue', 'gree"
     ):
         train(str(data), settings, out=str(tmp_path / "run"), resume=True)
+
+
+def test_words_of_other_captions_are_not_those_of_the_run(new_shapes: Callable[[int], Path], tmp_path: Path) -> None:
+    data = new_shapes(12)
+    for number, file in enumerate(sorted(data.rglob("*.png"))):
+        file.with_suffix(".txt").write_text(f"picture {number} of a {file.parent.name} thing")
+    settings = stopped_run(data, tmp_path / "run", objective="clip(depth=1, width=16, num_heads=2)")
+    for file in data.rglob("*.txt"):
+        file.write_text(file.read_text().replace("thing", "something else altogether"))
+    with pytest.raises(MiradaError, match="learned its words from other captions"):
+        train(str(data), settings, out=str(tmp_path / "run"), resume=True)
+
+
+def test_a_file_system_without_locks_trains_all_the_same(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    train(str(folder_of_shapes), TINY.with_changes({"steps": 1}, "test"), out=str(tmp_path / "run"))
+
+
+def test_a_run_interrupted_while_it_is_measured_is_a_model(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "measure", interrupt)
+    settings = TINY.with_changes({"validate": 0}, "test")
+    with pytest.raises(KeyboardInterrupt):
+        train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
+    assert mirada.load(tmp_path / "run").provenance["steps"] == 12
 
 
 def test_two_processes_do_not_train_in_one_folder(folder_of_shapes: Path, tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def work(number: int, port: int, out: str, text: str) -> None:
     first = next(iter(module.weights))
     found["loss"] = result[f"{first}/loss"].detach()
     average_in_place([found["loss"]])
+    found |= {name: value.detach() for name, value in result.items() if name.startswith("supervised/")}
+    average_in_place([found["supervised/loss"]] if "supervised/loss" in found else [])
     found["agreed"] = torch.tensor(agreed(3.5 + number, cpu))
     found["any"] = torch.tensor([any_of(number == 1, cpu), any_of(False, cpu)])
     found["largest"] = largest(torch.tensor([float(number), -float(number)]))
@@ -104,6 +106,7 @@ def test_two_processes_have_the_gradients_and_statistics_of_one(text: str, tmp_p
     expected = {f"gradient.{name}": parameter.grad for name, parameter in module.named_parameters()}
     expected |= {f"buffer.{name}": buffer for name, buffer in module.named_buffers()}
     expected["loss"] = result[f"{next(iter(module.weights))}/loss"].detach()
+    expected |= {name: value.detach() for name, value in result.items() if name.startswith("supervised/")}
     close = 1e-6 if next(module.backbone.parameters()).dtype == torch.float64 else 1e-5
     for number, part in enumerate(parts):
         for name, value in expected.items():

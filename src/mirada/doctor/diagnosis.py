@@ -24,6 +24,7 @@ NO_RANK = 1.6  # effective dimensions; untrained networks have 4 and more
 LOST_RANK = 0.4  # of the highest rank that training has reached
 AT_BOUND = 0.99  # of the largest scale that CLIP allows; one may have started there
 SAME_IMAGES = 1e-3  # deviation of normalised pixels
+RECENT = 20  # batches, of which some may have few captions
 FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
 
 
@@ -41,7 +42,7 @@ class Course:
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
         self.progress = max((row.get("progress", 0.0) for row in rows), default=0.0)
-        known: dict[str, Any] = next((row for row in reversed(rows) if row.get("loss") is not None), {})
+        known = dict.fromkeys(key for row in rows for key in row)  # a batch without captions has no relative loss
         self.terms = [key.partition("/")[0] for key in known if key.endswith("/relative_loss")]
 
     def values(self, key: str, since: float = 0.0, until: float = 1.0) -> list[float]:
@@ -54,7 +55,7 @@ class Course:
         """The newest values: a twentieth of them, three at least where there are as many; all have to agree. What was
         measured at the start, before anything could go wrong, does not count. Empty where they are too few."""
         values = self.values(key, since=EARLY)
-        return values[-max(LATEST, len(values) // 20) :] if len(values) >= 2 else []
+        return values[-max(LATEST, len(self.values(key)) // 20) :] if len(values) >= 2 else []
 
     def now(self, key: str) -> float:
         """The median of the newest values; nan where they are too few."""
@@ -174,7 +175,7 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
 def scale_at_its_bound(course: Course) -> Iterator[Alarm]:
     for term in () if course.young else course.terms:
         every, scale = course.values(f"{term}/logit_scale"), course.latest(f"{term}/logit_scale")
-        bound = course.values(f"{term}/logit_bound")
+        bound = course.values(f"{term}/logit_bound") or ([100.0] if term == "clip" else [])  # older runs do not say
         if scale and bound and min(scale) > AT_BOUND * bound[-1] > every[0]:
             yield Alarm(
                 "temperature at its bound",
@@ -187,9 +188,9 @@ def scale_at_its_bound(course: Course) -> Iterator[Alarm]:
 def few_others(course: Course) -> Iterator[Alarm]:
     for term in course.terms:
         others = course.values(f"{term}/others")
-        if others and others[-1] < FEW_OTHERS:
+        if others and (usual := median(others[-RECENT:])) < FEW_OTHERS:
             yield Alarm(
-                "batch too small", f"{term} tells each image apart from {others[-1]:.0f} others only.",
+                "batch too small", f"{term} tells each image apart from {usual:.0f} others only.",
                 "Use a larger --batch (128 or more; --chunk keeps its memory small), or another method.",
             )  # fmt: skip
 

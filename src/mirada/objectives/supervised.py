@@ -108,9 +108,11 @@ class Supervised(Objective):
         share = target.sum(1, keepdim=True)  # 1, or 0 where there is no label
         target = target * (1 - self.smoothing) + share * self.smoothing / self.classes
         weighted = target * self.get_buffer("class_weight")
-        whole = (summed(weighted.sum()) / processes()).clamp(min=1e-6)  # every labelled image has the same say
-        loss = -(weighted * F.log_softmax(logits, 1)).sum() / whole
         right = (logits.argmax(1) == label).float() * share[:, 0]
-        chance = -(weighted * self.get_buffer("guess")).sum() / whole
-        return {"loss": loss, "relative_loss": loss.detach() / chance.clamp(min=1e-6),
-                "accuracy": right.sum() / share.sum().clamp(min=1)}  # fmt: skip
+        chance = -(weighted * self.get_buffer("guess")).sum()
+        said = -(weighted * F.log_softmax(logits, 1)).sum()
+        # Over all processes, so that every labelled image has the same say.
+        sums = summed(torch.stack([weighted.sum(), said, chance, right.sum(), share.sum()]))
+        return {"loss": said * processes() / sums[0].clamp(min=1e-6),
+                "relative_loss": sums[1] / sums[2].clamp(min=1e-6),
+                "accuracy": sums[3] / sums[4].clamp(min=1)}  # fmt: skip

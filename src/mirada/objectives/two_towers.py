@@ -110,7 +110,8 @@ class TwoTowers(Contrast):
         if not math.isinf(self.hottest):
             scale["logit_bound"] = torch.tensor(math.exp(self.hottest))
         if int(there.sum()) < 2:
-            return {"loss": 0 * (samples["image"].sum() + samples["text"].sum()), **scale}
+            nothing = 0 * (samples["image"].sum() + samples["text"].sum())
+            return {"loss": nothing, "others": torch.zeros(()), **scale}
         image, text, caption, captions = (
             gathered(samples[name])[there] for name in ("image", "text", "caption", "captions")
         )

@@ -65,13 +65,13 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=10_000)
             self.metrics.write_text("", encoding="utf-8")
-            with open(self.config, "x", encoding="utf-8") as file:
-                try:
+            file = open(self.config, "x", encoding="utf-8")  # noqa: SIM115  # closed before it is taken away
+            try:
+                with file:
                     file.write(text)
-                    file.flush()
-                except OSError:
-                    self.config.unlink()  # which would make it a run
-                    raise
+            except OSError:
+                self.config.unlink()  # which would make it a run
+                raise
         except FileExistsError as error:
             raise MiradaError(f"Another process made a run in {self.path} just now: choose another --out.") from error
         except OSError as error:
@@ -80,8 +80,9 @@ class RunFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes from training in the folder meanwhile. Raises `MiradaError` where one does so already.
-        A process that is killed lets go. Windows has no such locks."""
-        with open(self.config, "rb") as file:
+        A process that is killed lets go. Windows, and some file systems, have no such locks."""
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        with open(self.checkpoint.with_name(".lock"), "a", encoding="utf-8") as file:
             if sys.platform != "win32":
                 import fcntl
 
@@ -89,6 +90,8 @@ class RunFolder:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise MiradaError(f"A run is going on in {self.path}: stop it, or wait until it ends.") from None
+                except OSError:  # no locks here
+                    pass
             yield
 
     def command_to_resume(self) -> str:

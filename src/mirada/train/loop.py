@@ -67,8 +67,9 @@ def train_loop(
         begun = clock()
         seconds = begun - started
         progress = step / total if budget is None else agreed((seconds + last / 2) / budget, device)
-        if progress >= 1:
+        if progress >= 1 and (budget is None or not last):
             return
+        progress = min(progress, 1.0)  # where what came between two steps took what was left of a budget
         learner.train()
         seed = mix_seed(settings.seed, step, 0xD0, *[rank()] * bool(rank()))
         torch.manual_seed(seed)
@@ -117,9 +118,11 @@ def train_loop(
         step += 1
         ended = clock()
         last = ended - begun
-        done = step / total if budget is None else min(1.0, (ended - started + last / 2) / budget)  # as judged above
+        done = step / total if budget is None else agreed(min(1.0, (ended - started + last / 2) / budget), device)
         values |= fights | {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}
         yield Step(step, done, ended - started, values)
+        if done >= 1 and budget is not None:
+            return
 
 
 def steps_of(settings: Settings, loader: Loader) -> int:

@@ -153,12 +153,15 @@ def _train_to_the_end(
                                      f"{folder.command_to_resume()}")  # fmt: skip
                     raise KeyboardInterrupt
     except MiradaError as error:
-        if leads and isinstance(error, NotFinite):
-            folder.append({"step": step + 1, "progress": progress, "seconds": seconds, "loss": None})
-        kept = f" What was learned before is in {folder.model}: start from it with --init." * folder.model.exists()
+        kept = f" To go on: {folder.command_to_resume()}" * folder.checkpoint.exists()
+        if isinstance(error, NotFinite):
+            kept = f" What was learned before is in {folder.model}: start from it with --init." * folder.model.exists()
+            if leads:
+                folder.append({"step": step + 1, "progress": progress, "seconds": seconds, "loss": None})
         raise MiradaError(f"{error}{kept}") from error
     if leads:
         save()
+        run.save_model(folder, step)
     return step, seconds
 
 

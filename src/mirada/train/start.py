@@ -1,6 +1,7 @@
 """Data, model and optimiser of one run, from its settings; and who watches it."""
 
 from dataclasses import replace
+from hashlib import blake2b
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,8 @@ class Run:
         )  # fmt: skip
         if supervised and not self.validation.labels:
             monitor.note("No accuracy is measured: of the images that are held out, none has a label.")
-        self.health = None
-        if any(term.name != "supervised" for term in terms):
-            pixels, labels = some_images(self.images, settings.image_size, PROBED)
-            self.health = Health(preprocess.normalise(pixels.to(device)), labels)
+        self.health: Health | None = None
+        self._probe()
         self.skipped = [entry._asdict() for entry in dataset.skipped]
 
     def measure(
@@ -162,11 +161,21 @@ class Run:
             if self.average is not None:
                 self.average.swap(self.learner)
 
+    def _probe(self) -> None:
+        """Choose the images whose features tell of the run's health; none where all is supervised."""
+        if any(name != "supervised" for name in self.learner.objectives):
+            pixels, labels = some_images(self.images, self.settings.image_size, PROBED)
+            self.health = Health(self.model.preprocess.normalise(pixels.to(self.device)), labels)
+
     @property
     def facts(self) -> dict[str, Any]:
         """What the run's weights have learned to rely on, for its checkpoints."""
-        pixels = self.model.preprocess
-        return {"classes": self.classes, "images": len(self.images), "mean": list(pixels.mean), "std": list(pixels.std)}
+        pixels, tokens = self.model.preprocess, self.model.tokenizer
+        words = "" if tokens is None or tokens.vocabulary is None else tokens.vocabulary
+        return {
+            "classes": self.classes, "images": len(self.images), "mean": list(pixels.mean), "std": list(pixels.std),
+            "vocabulary": blake2b(words.encode(), digest_size=16).hexdigest(),
+        }  # fmt: skip
 
     def go_on(self, facts: dict[str, Any]) -> None:
         """Be what an earlier part of the run was. Raises `MiradaError` where the data have other classes now."""
@@ -176,12 +185,16 @@ class Run:
                 f"This run learned the classes {few(was or [])}, and the data have {few(self.classes or [])} now: "
                 "bring back the former ones, or start a new run with another --out."
             )
+        if facts.get("vocabulary", self.facts["vocabulary"]) != self.facts["vocabulary"]:
+            raise MiradaError("This run learned its words from other captions than the data have now: bring back the "
+                              "former ones, or start a new run with another --out.")  # fmt: skip
         if facts.get("images", len(self.images)) != len(self.images):
             self.monitor.note(f"There are {len(self.images):,} images to train on now, and there were "
                               f"{facts['images']:,} before.")  # fmt: skip
         mean, std = (tuple(facts.get(name, getattr(self.model.preprocess, name))) for name in ("mean", "std"))
         self.model.preprocess = replace(self.model.preprocess, mean=mean, std=std)
         self.loader.mean, self.loader.std = torch.tensor(mean), torch.tensor(std)
+        self._probe()
 
     def save_model(self, folder: RunFolder, step: int) -> None:
         """Save what is learned so far as a model that can be used, and started from."""
