@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mirada.cli import models, screen
-from mirada.cli.screen import Screen, accuracy_line, print_json, shown
+from mirada.cli.screen import Screen, accuracy_line, print_json, shown, skipped_line
 from mirada.train.loop import Step
 
 
@@ -126,3 +126,9 @@ def test_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(text) == {"loss": None, "bounds": [1.0, None], "name": "ñ", "path": "\udce9", "n": 1}
     print_json(["ñ"])
     assert capsys.readouterr().out == '["ñ"]\n'
+
+
+def test_skipped_files_are_counted() -> None:
+    one = {"path": "a.png", "reason": "the file is empty"}
+    assert skipped_line([one]) == "skipped 1 file: a.png: the file is empty"
+    assert skipped_line([one, one]) == "skipped 2 files; the first: a.png: the file is empty"

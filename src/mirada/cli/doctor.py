@@ -29,7 +29,8 @@ def command(
         return
     count = len(result["alarms"])
     verdict = {0: "nothing wrong", 1: "1 thing is wrong"}.get(count, f"{count} things are wrong")
-    print(f"{shown(result['run'])} after {result['steps']:,} steps: {verdict}")
+    steps = f"{result['steps']:,} step{'s' * (result['steps'] != 1)}"
+    print(f"{shown(result['run'])} after {steps}: {verdict}")
     for alarm in result["alarms"]:
         print(f"\n{alarm['name'].capitalize()}. {alarm['message']}\n{alarm['advice']}")
     if result["measured"]:

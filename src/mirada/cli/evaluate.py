@@ -47,7 +47,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Measure a model on labelled images, or on masks of objects, with a 95% interval."""
-    from mirada.cli.screen import Screen, accuracy_line, print_json, shown
+    from mirada.cli.screen import Screen, accuracy_line, print_json, skipped_line
     from mirada.evaluate.run import evaluate
 
     with Screen() as screen:
@@ -81,8 +81,7 @@ def command(
     if name is not None:
         print(accuracy_line(" ".join(filter(None, title)), metrics[name], result["n"], result["interval"]))
     if result["skipped"]:
-        first = result["skipped"][0]
-        print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")
+        print(skipped_line(result["skipped"]))
 
 
 def print_objects(result: dict[str, Any], methods: str) -> None:

@@ -12,7 +12,7 @@ from mirada.cli.plain import print_json, shown
 from mirada.train.loop import Step
 from mirada.train.start import Monitor
 
-__all__ = ["Screen", "accuracy_line", "print_json", "shown"]
+__all__ = ["Screen", "accuracy_line", "print_json", "shown", "skipped_line"]
 
 QUIET = 2.0  # seconds; where there is no terminal, what takes less is not worth a line
 BETWEEN = 15.0  # seconds from one such line to the next
@@ -100,6 +100,13 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s") + " left"
+
+
+def skipped_line(skipped: list[dict[str, str]]) -> str:
+    """How many files took no part, and the first of them, which is there."""
+    count, first = len(skipped), skipped[0]
+    which = "1 file:" if count == 1 else f"{count:,} files; the first:"
+    return f"skipped {which} {shown(first['path'])}: {first['reason']}"
 
 
 def accuracy_line(name: str, share: float, count: int, interval: list[float]) -> str:

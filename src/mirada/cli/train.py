@@ -51,7 +51,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Train a vision transformer on a folder of images, and write a model and a report."""
-    from mirada.cli.screen import Screen, accuracy_line, print_json, shown
+    from mirada.cli.screen import Screen, accuracy_line, print_json, shown, skipped_line
     from mirada.errors import Misuse, blame_the_command
     from mirada.loading import load
     from mirada.train.run import train
@@ -95,8 +95,7 @@ def command(
             count = "" if "interval" in result else f", of {result['measured']:,} images"
             print(f"{found[0][0].partition('/')[0]} {way.replace('_', ' ')} {shares}{count}")
     if result["skipped"]:
-        first = result["skipped"][0]
-        print(f"skipped {len(result['skipped']):,} files; the first: {shown(first['path'])}: {first['reason']}")
+        print(skipped_line(result["skipped"]))
     print(f"model   {shown(result['model'])}\nreport  {shown(result['report'])}")
     if result["classes"] or result["metrics"]:
         words = "" if result["classes"] else " --labels 'cat,dog'"
