@@ -113,6 +113,19 @@ def accuracies(rows: list[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
     return found
 
 
+def verdicts(starts: dict[str, dict[int, list[float]]]) -> list[str]:
+    """A sentence for each of the two kinds of training from scratch: where is self-supervision better?"""
+    lines = []
+    for start in ("scratch", "scratch-long"):
+        both = sorted(starts["pretrained"].keys() & starts[start].keys())
+        if both:
+            gains = {labels: statistics.mean(starts["pretrained"][labels]) - statistics.mean(starts[start][labels])
+                     for labels in both}  # fmt: skip
+            told = ", ".join(f"{gain:+.1f} with {labels:,} labels" for labels, gain in gains.items())
+            lines += [f"Self-supervision first, beside training {FROM[start]}: {told}.", ""]
+    return lines
+
+
 def draw(found: dict[tuple[str, ...], list[dict[str, Any]]]) -> None:
     """One panel for each setting: accuracy over the number of labels."""
     figure, places = panels(len(found), 6, 4.2)
@@ -161,8 +174,8 @@ def page() -> None:
                 cells = (f"{score(same[labels])} ({len(same[labels])})" if labels in same else "" for labels in counts)
                 lines.append(f"| {name} | {' | '.join(cells)} |")
         lines += [
-            "", f"In {budget} a network sees about {round(seen, -3):,.0f} images: it does not get round to "
-            f"more labels than those. In brackets: seeds. Machine: {where}.", "",
+            "", *verdicts(starts), f"In {budget} a network sees about {round(seen, -3):,.0f} images: it does not get "
+            f"round to more labels than those. In brackets: seeds. Machine: {where}.", "",
         ]  # fmt: skip
     PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     print(PAGE)
