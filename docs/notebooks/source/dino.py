@@ -17,7 +17,7 @@
 # ella, la vemos **colapsar**, le preguntamos al doctor qué ha pasado y, por último, comprobamos si su atención sabe
 # dónde están las cosas.
 #
-# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y todo tarda unos diez minutos. Los
+# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y tarda en total unos diez minutos. Los
 # comentarios del código y lo que imprime están en inglés.
 
 # %%

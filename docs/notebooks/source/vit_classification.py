@@ -15,7 +15,7 @@
 # se miren entre sí (la **atención**) y responde. Después entrenamos uno con dibujos de verdad y observamos en qué se
 # fijan sus cabezas de atención.
 #
-# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y todo tarda unos cinco minutos. Los
+# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y tarda en total unos cinco minutos. Los
 # comentarios del código y lo que imprime están en inglés.
 
 # %%
