@@ -118,7 +118,9 @@ def train_loop(
         step += 1
         ended = clock()
         last = ended - begun
-        done = step / total if budget is None else agreed(min(1.0, (ended - started + last / 2) / budget), device)
+        done = step / total if budget is None else agreed((ended - started) / budget, device)
+        if budget is not None and done + agreed(last / 2 / budget, device) >= 1:
+            done = 1.0  # there is no room for another step
         values |= fights | {"learning_rate": optimisers[0].param_groups[-1]["lr"], "gradient_norm": float(norm)}
         yield Step(step, done, ended - started, values)
         if done >= 1 and budget is not None:
