@@ -38,6 +38,8 @@ from mirada.train.folder import machine
 from mirada.train.pause import Clock
 from mirada.train.settings import parse_duration
 
+EPOCHS = 30  # that a run is said to have, where lightly counts in them
+
 
 class Pictures(Dataset[Any]):
     """Decoded anew each time, as lightly's datasets do."""
@@ -53,12 +55,15 @@ class Pictures(Dataset[Any]):
 
 
 class Method(nn.Module):
-    """Backbone and heads; `loss` of views at a progress from 0 to 1, and `after_step`."""
+    """Backbone and heads; `loss` of views at a progress from 0 to 1, and what comes before and after the step."""
 
     backbone: Backbone
 
     def loss(self, views: list[Tensor], progress: float) -> Tensor:
         raise NotImplementedError
+
+    def before_step(self, progress: float) -> None:
+        """Nothing by default."""
 
     def after_step(self, progress: float) -> None:
         """Nothing by default."""
@@ -124,8 +129,11 @@ class DINO(Method):
         with torch.no_grad():
             taught = [self.teacher_head(self.teacher(view).pooled) for view in views[:2]]
         return self.criterion(
-            taught, [self.head(self.backbone(view).pooled) for view in views], epoch=int(30 * progress)
+            taught, [self.head(self.backbone(view).pooled) for view in views], epoch=int(EPOCHS * progress)
         )
+
+    def before_step(self, progress: float) -> None:
+        self.head.cancel_last_layer_gradients(int(EPOCHS * progress))
 
     def after_step(self, progress: float) -> None:
         from lightly.models.utils import update_momentum
@@ -220,6 +228,7 @@ def updates(method: Method, options: argparse.Namespace) -> Iterator[float]:
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
                     loss = method.loss(views, progress)
                 loss.backward()
+                method.before_step(progress)
                 nn.utils.clip_grad_norm_(parameters, 3.0)
                 optimiser.step()
                 optimiser.zero_grad()

@@ -38,6 +38,7 @@ from mirada.train.settings import parse_duration
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "numbers" / "self-supervised.jsonl"
 PAGE = ROOT / "docs" / "objectives.md"
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
 LEVEL = 1.0  # points that say nothing: test images are few, and seeds differ by as much
 PICTURE = ROOT / "docs" / "images" / "objectives.svg"
 
@@ -136,10 +137,11 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         mine = [row for row in trained_rows if (*(row[name] for name in setting), row["budget"]) == key]
         still = [row for row in recorded if not row["budget"] and row["data"] == data and row["image_size"] == size
                  and row["model"] in ("", model)]  # fmt: skip
-        groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+        machines = list(dict.fromkeys(row["machine"] for row in mine))  # the first needs no mark
+        groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = defaultdict(list)
         for row in mine + still:
-            groups[(row["objective"], row["library"], row["flags"])].append(row)
-        machines = sorted({row["machine"] for row in mine})
+            where = row["machine"] if row["budget"] else machines[0]
+            groups[(row["objective"], row["library"], row["flags"], where)].append(row)
         seeds = sorted({row["seed"] for row in mine})
         lines += [
             f"### {data}, {size} pixels, `{model}`, {budget} of training", "",
@@ -147,9 +149,11 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         ]  # fmt: skip
         order = sorted(groups.items(), key=lambda item: -statistics.mean(row["linear"] for row in item[1]))
         settings: list[str] = []
-        for (objective, library, flags), same in order:
+        for (objective, library, flags, where), same in order:
             name = f"*{objective}*" if objective in ("pixels", "untrained") else f"`{short(objective)}`"
             how = f"`{objective}` {flags}".strip() if flags else f"`{objective}`" * (objective != short(objective))
+            if where != machines[0]:
+                how = f"{how or f'`{objective}`'}, on the {ORDINALS[machines.index(where)]} machine"
             if how and how not in settings:
                 settings.append(how)
             number = f" <sup>{settings.index(how) + 1}</sup>" if how else ""
@@ -163,7 +167,8 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         lines += [
             "", *([*(f"{number}. {how}" for number, how in enumerate(settings, 1)), ""] if settings else []),
             f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
-            f"({', '.join(map(str, seeds))}); batch {batch}. Machine: {'; '.join(machines)}.", "",
+            f"({', '.join(map(str, seeds))}); batch {batch}. Machine{'s' * (len(machines) > 1)}: "
+            f"{'; '.join(machines)}.", "",
             *baselines(mine, still), *sums(mine),
             f"Repeat: `python benchmarks/self_supervised.py run DATA --name '{data}' --model \"{model}\" --image-size "
             f"{size} --batch {batch} --budget {budget} --objectives \"...\" --flags ...`.", "",
@@ -199,7 +204,7 @@ def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -
 def draw(recorded: list[dict[str, Any]]) -> bool:
     """The linear probe over the length of training of all that was trained for several, a panel for each data set; and
     what is to beat there."""
-    curves: dict[tuple[str, int], dict[tuple[str, str], dict[float, list[float]]]] = defaultdict(
+    curves: dict[tuple[str, int], dict[tuple[str, str, str], dict[float, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for row in recorded:
@@ -207,7 +212,8 @@ def draw(recorded: list[dict[str, Any]]) -> bool:
             name = short(row["objective"])
             by = row["library"].split()[0].replace("mirada", "")
             minutes = parse_duration(row["budget"]) / 60
-            curves[row["data"], row["image_size"]][f"{name} {by}".strip(), row["flags"]][minutes].append(row["linear"])
+            curve = (f"{name} {by}".strip(), row["flags"], row["machine"])
+            curves[row["data"], row["image_size"]][curve][minutes].append(row["linear"])
     several = {
         panel: {key: points for key, points in found.items() if len(points) > 1}
         for panel, found in sorted(curves.items())
@@ -227,7 +233,7 @@ def draw(recorded: list[dict[str, Any]]) -> bool:
                 "untrained or pixels", (0, bar), xycoords=("axes fraction", "data"), xytext=(4, 3),
                 textcoords="offset points", color="#7a7a7a", fontsize=8,
             )  # fmt: skip
-        for (name, _), points in found.items():
+        for (name, *_), points in found.items():
             minutes, scores = zip(*sorted((at, statistics.mean(same)) for at, same in points.items()), strict=True)
             (line,) = place.plot(minutes, scores, marker="o", linewidth=2.5 if " + " in name else 1.5)
             ends.append((scores[-1], minutes[-1], name, line.get_color()))
@@ -253,15 +259,15 @@ def sums(trained_rows: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for together in dict.fromkeys(row["objective"] for row in trained_rows if " + " in row["objective"]):
         names = (together, *together.split(" + "))
-        ways: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+        ways: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
         for row in trained_rows:
             if row["objective"] in names and row["library"].startswith("mirada"):
-                ways[row["flags"]][row["objective"]].append((row["linear"], row["images"]))
+                ways[row["flags"], row["machine"]][row["objective"]].append((row["linear"], row["images"]))
         whole = [{name: tuple(map(statistics.mean, zip(*same, strict=True))) for name, same in way.items()}
                  for way in ways.values() if len(way) == len(names)]  # fmt: skip
         if not whole:
             continue
-        best = max(whole, key=lambda way: way[together][0])  # mean scores, and images seen, all with the same flags
+        best = max(whole, key=lambda way: way[together][0])  # mean scores, and images seen, of one machine and flags
         linear, images = best.pop(together)
         alone = max(best, key=lambda name: best[name][0])
         gain = linear - best[alone][0]

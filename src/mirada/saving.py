@@ -17,14 +17,15 @@ def save_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         safetensors.torch.save_file(tensors, temporary, metadata)
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes no file that is open for reading
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise MiradaError(
             f"Cannot save {path} ({error}): free some space or choose another --out; what was saved before is intact."
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:

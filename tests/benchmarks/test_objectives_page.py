@@ -58,6 +58,20 @@ def test_every_seed_of_a_row_is_in_its_mean() -> None:
     assert "over seeds (0, 1)" in text
 
 
+def test_rows_of_another_machine_are_marked_and_compared_with_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = [row("rotation", 52.0, machine="that one"), row("jigsaw", 41.0, "20m", machine="that one")]
+    text = "\n".join(tables([*STILL, *TRAINED, *slow]))
+    assert "| `rotation` | mirada 1 | 50.0 |" in text
+    assert "| `rotation` <sup>2</sup> | mirada 1 | 52.0 |" in text
+    assert "2. `rotation`, on the second machine" in text
+    assert "Machines: this one; that one." in text
+    assert "45.0 against 50.0 of `rotation`" in text
+    monkeypatch.setattr(self_supervised, "PICTURE", tmp_path / "objectives.svg")
+    assert not draw([*STILL, *TRAINED, *slow])
+
+
 def test_curves_are_drawn_of_what_was_trained_for_several_lengths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def test_what_a_person_reads(folder_of_shapes: Path, trained_run: Path, tmp_path
     assert f"model   {out}/model\nreport  {out}/report.html\nuse it  mirada classify '{out}' IMAGES\n" in train.stdout
     evaluate = run("evaluate", trained_run, folder_of_shapes)
     assert evaluate.stdout.startswith("val accuracy ")
-    assert "trained on 72 of these images and is measured on the other 18" in evaluate.stderr
+    assert "By their names, 72 of these images trained the model: it is measured on the other 18" in evaluate.stderr
     classify = run("classify", trained_run, folder_of_shapes / "red", "--top", 1)
     assert classify.stdout.count("\n") == 30
     assert classify.stdout.count("%") == 30
@@ -72,6 +72,10 @@ def test_the_training_split_is_not_measured_unless_asked(
     seen = document("evaluate", trained_run, folder_of_shapes, "--split", "train")
     assert [(part["split"], part["n"]) for part in (every, seen)] == [("all", 90), ("train", 72)]
     shutil.copytree(folder_of_shapes, tmp_path / "others")
+    moved = document("evaluate", trained_run, tmp_path / "others")
+    assert (moved["split"], moved["n"], len(moved["notes"])) == ("val", 18, 1)
+    first = next((tmp_path / "others").rglob("*.png"))
+    first.rename(first.with_stem("another"))
     other = document("evaluate", trained_run, tmp_path / "others")
     assert (other["split"], other["n"], other["notes"]) == ("all", 90, [])
 

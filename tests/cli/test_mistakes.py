@@ -106,6 +106,7 @@ def test_classes_the_model_does_not_know(new_shapes: Callable[[int], Path], trai
     (["--objective", "supervised(smothing=1)"], "has no option 'smothing'"),
     (["--augment", "wild"], "'wild'"),
     (["--recipe", "dmo"], "did you mean 'demo'?"),
+    (["--model", "hf:facebook/dinov2-small"], "write --init hf:facebook/dinov2-small instead of --model"),
     (["--steps", "0"], "steps must be above 0"),
     (["--epochs", "0"], "epochs must be above 0"),
     (["--epochs", "1", "--steps", "1"], "one of epochs, steps and budget"),
@@ -228,6 +229,8 @@ def test_files_of_a_newer_version(folder_of_shapes: Path, trained_run: Path, tmp
     assert "newer Mirada" in refused(1, "train", folder_of_shapes, "--out", copied, "--resume")
     assert "newer Mirada" in refused(1, "evaluate", copied, folder_of_shapes)
     assert "newer Mirada" in refused(2, "train", folder_of_shapes, "--recipe", config)
+    config.write_text("# la mejor que encontré\nsteps: 3\n", encoding="utf-16")
+    assert "it is not UTF-8" in refused(2, "train", folder_of_shapes, "--recipe", config)
 
 
 def test_a_loss_that_is_no_number(folder_of_shapes: Path, tmp_path: Path) -> None:

@@ -83,10 +83,24 @@ def test_training_says_loss_speed_and_time_left(clock: Clock) -> None:
     clock.now += 20
     made.step(step(500, 1000, 4000.0), 128)
     assert file.getvalue().splitlines() == [
-        "training 0%: 49m54s left  step 2  loss 1.234  accuracy 50.0%  64 images/s",
+        "training 0%: 33m16s left  step 2  loss 1.234  accuracy 50.0%  64 images/s",
         "step 2: val accuracy 25.0%",
         "training 50%: 1h06m left  step 500  loss 1.234  accuracy 50.0%  val 25.0%  58 images/s",
     ]
+
+
+def test_the_time_left_is_that_of_the_last_steps(clock: Clock) -> None:
+    """Earlier ones may have seen smaller images, or another machine before the run was stopped."""
+    made, file = on(terminal=False)
+    for number in range(1, 151):
+        clock.now += 15
+        made.step(step(number, 200, 1.0 * min(number, 100) + 4.0 * max(0, number - 100)), 128)
+    assert file.getvalue().splitlines()[-1].startswith("training 75%: 3m20s left")
+    resumed, file = on(terminal=False)
+    for number in (100, 101):
+        clock.now += 15
+        resumed.step(step(number, 200, 4000.0 + number), 128)
+    assert file.getvalue().splitlines()[-1].startswith("training 50%: 1m39s left")
 
 
 def test_a_terminal_gets_one_live_line_that_is_gone_at_the_end() -> None:
@@ -98,7 +112,7 @@ def test_a_terminal_gets_one_live_line_that_is_gone_at_the_end() -> None:
         made._bar.refresh()
     text = file.getvalue()
     assert "training" in text
-    assert "6s left  step 2" in text
+    assert "4s left  step 2" in text
     assert "[bold]a file's name[/bold]" in text
     assert text.endswith("\x1b[1A\x1b[2K")
 

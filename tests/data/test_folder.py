@@ -95,9 +95,11 @@ def test_hidden_and_other_files_are_ignored(tmp_path):
 def test_the_lines_of_a_text_beside_an_image_are_its_captions(tmp_path):
     fill(
         tmp_path,
-        {"a/1.png": 1, "a/1.txt": " A blue square.\n\nUn cuadrado azul.\n", "a/2.png": 2, "notes.txt": "not a caption"},
-    )
-    assert open_data(tmp_path).splits["all"].captions == [("A blue square.", "Un cuadrado azul."), ()]
+        {"a/1.png": 1, "a/1.txt": " A blue square.\n\nUn cuadrado azul.\n", "a/2.png": 2, "a/3.JPG": 3,
+         "a/3.TXT": "A camera's", "notes.txt": "not a caption"},
+    )  # fmt: skip
+    wanted = [("A blue square.", "Un cuadrado azul."), (), ("A camera's",)]
+    assert open_data(tmp_path).splits["all"].captions == wanted
 
 
 @pytest.mark.parametrize("name", [

@@ -53,6 +53,11 @@ def test_a_scale_that_began_at_its_bound_has_not_run_there() -> None:
     assert diagnose([row | {"clip/logit_scale": 100.0} for row in course({})]) == []
 
 
+def test_answers_that_are_sure_because_they_know_are_healthy() -> None:
+    """The course of SwAV with an epsilon of 0.01 in docs/objectives.md, which had learned second best."""
+    assert diagnose(course({"health/dino_entropy": 0.0665, "health/dino_information": 0.89}, since=0.0)) == []
+
+
 def test_every_rule_has_a_course() -> None:
     assert len(SICK) == len(RULES) + 2  # collapse and nothing_learned have two names each
 

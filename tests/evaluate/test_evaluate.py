@@ -10,6 +10,7 @@ import torch
 from shapes import make_shapes
 
 import mirada.evaluate.run as module
+from mirada.data.sources import open_data
 from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.run import evaluate, seeds_of_split
 from mirada.loading import load
@@ -204,14 +205,20 @@ def test_nothing_to_learn_from(divided: Path, probe: str) -> None:
 
 def test_who_taught_a_model_is_known_through_blends_and_fine_tuning(new_shapes: Callable[[int], Path]) -> None:
     model, folder = load(MODEL), new_shapes(10)
+    data = open_data(str(folder))
     first = {"data": folder.name, "seed": 3}
     model.provenance = {"blend": ["a", "b"], "weight": 0.5, "of": [{}, {"data": "others", "seed": 1, "of": [first]}]}
-    assert seeds_of_split(model, str(folder)) == [3]
+    assert seeds_of_split(model, str(folder), data) == [3]
     model.provenance = {"data": folder.name, "seed": 0, "of": [first]}
-    assert seeds_of_split(model, str(folder)) == [3, 0]
+    assert seeds_of_split(model, str(folder), data) == [3, 0]
     model.provenance["of"] = [first | {"seed": 0}]
-    assert seeds_of_split(model, str(folder)) == [0]
-    assert seeds_of_split(model, "elsewhere") == []
+    assert seeds_of_split(model, str(folder), data) == [0]
+    assert seeds_of_split(model, "elsewhere", data) == []
+    model.provenance = {"data": "photos", "names": data.fingerprint, "seed": 5}
+    assert seeds_of_split(model, "Photos-moved", data) == [5]
+    first = next(folder.rglob("*.png"))
+    first.rename(first.with_stem("another"))
+    assert seeds_of_split(model, "Photos-moved", open_data(str(folder))) == []
 
 
 def test_a_model_trained_on_two_divisions_has_seen_what_it_is_measured_on(

@@ -1,7 +1,5 @@
 """DINO's loss, centre and teacher against plain loops; its options; and SwAV, which shares its crops."""
 
-import math
-
 import pytest
 import torch
 from learners import samples
@@ -52,6 +50,10 @@ def test_the_loss_is_the_papers() -> None:
                 total, pairs = total - (target * scores.log_softmax(1)).sum(1).mean(), pairs + 1
     assert pairs == 6
     torch.testing.assert_close(found["loss"], total / pairs)
+    parameters = [*backbone.parameters(), *objective.head.parameters()]
+    ours, theirs = (torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True)
+                    for one in (found["loss"], total / pairs))  # fmt: skip
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(objective.get_buffer("centre"), 0.9 * centre + 0.1 * torch.cat(teacher).mean(0))
     entropy = -torch.stack([((raw - centre) / 0.045).softmax(1).mul(((raw - centre) / 0.045).log_softmax(1)).sum(1)
                             for raw in teacher]).mean()  # fmt: skip
@@ -118,7 +120,8 @@ def test_everything_at_once_learns(model: str) -> None:
 
 
 def test_hidden_patches_are_asked_of_the_teacher_who_sees_them() -> None:
-    """iBOT's loss against a loop: the teacher sees all, and every image that hides patches has the same say."""
+    """iBOT's loss against a loop: the teacher sees all, every image that hides patches has the same say, and the mean
+    is that over all images, as in the authors' code."""
     backbone, objective, batch = made(masked=1.0)
     torch.manual_seed(3)
     found = objective(backbone, batch, 0.0)["masked"]
@@ -134,7 +137,11 @@ def test_hidden_patches_are_asked_of_the_teacher_who_sees_them() -> None:
         losses.setdefault(owner, []).append(-(taught * said).sum())
     assert len(losses) == 8
     assert len({len(values) for values in losses.values()}) > 1
-    torch.testing.assert_close(found, torch.stack([torch.stack(one).mean() for one in losses.values()]).mean())
+    wanted = torch.stack([torch.stack(one).mean() for one in losses.values()]).sum() / len(images)
+    torch.testing.assert_close(found, wanted)
+    parameters = [objective.mask_token, *backbone.blocks.parameters()]
+    ours, theirs = (torch.autograd.grad(one, parameters, allow_unused=True) for one in (found, wanted))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
 def test_the_anchor_is_the_teacher_of_gram_start_and_without_noise() -> None:
@@ -161,14 +168,16 @@ def test_the_anchor_is_the_teacher_of_gram_start_and_without_noise() -> None:
 
 
 def test_koleo_is_the_mean_log_distance_to_the_nearest() -> None:
-    features = torch.randn(6, 4)
+    features = torch.randn(6, 4, requires_grad=True)
     unit = F.normalize(features, dim=1)
-    nearest = [min(float((a - b).norm()) for j, b in enumerate(unit) if j != i) for i, a in enumerate(unit)]
-    assert koleo(features).item() == pytest.approx(-sum(map(math.log, nearest)) / 6, rel=1e-4)
+    nearest = torch.stack([min((a - b).norm() for j, b in enumerate(unit) if j != i) for i, a in enumerate(unit)])
+    torch.testing.assert_close(koleo(features), -nearest.log().mean(), rtol=1e-4, atol=1e-6)
+    ours, theirs = (torch.autograd.grad(one, features)[0] for one in (koleo(features), -nearest.log().mean()))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_gram_compares_similarities_and_not_features() -> None:
-    patches = torch.randn(2, 5, 4)
+    patches = torch.randn(2, 5, 4, requires_grad=True)
     rotation = torch.linalg.qr(torch.randn(4, 4)).Q
     assert gram(patches, 3 * patches @ rotation).item() == pytest.approx(0, abs=1e-10)
     other = torch.randn(2, 5, 4)
@@ -178,6 +187,8 @@ def test_gram_compares_similarities_and_not_features() -> None:
     )
     errors = (ours - theirs) ** 2
     torch.testing.assert_close(gram(patches, other), errors.mean())
+    ours, theirs = (torch.autograd.grad(one, patches)[0] for one in (gram(patches, other), errors.mean()))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_batch_norm_of_the_teacher_sees_its_batch() -> None:
@@ -222,6 +233,10 @@ def test_swav_swaps() -> None:
     losses = [-(sinkhorn(scores[t]) * (scores[v] / 0.1).log_softmax(1)).sum(1).mean()
               for t in (0, 1) for v in (0, 1, 2) if t != v]  # fmt: skip
     torch.testing.assert_close(found, torch.stack(losses).mean())
+    parameters = [*objective.head.parameters(), objective.prototypes.weight]
+    ours, theirs = (torch.autograd.grad(one, parameters, retain_graph=True)
+                    for one in (found, torch.stack(losses).mean()))  # fmt: skip
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
 def test_swavs_queue_takes_part_when_it_is_full() -> None:

@@ -33,6 +33,18 @@ def test_every_objective_learns_one_batch_on_every_family(name: str, model: str)
     assert [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("swav", "regnety-400mf(plan=((8, 1, 8), (16, 1, 8), (24, 1, 8), (32, 1, 8)))"),  # SEER
+     ("simclr", "coatnet-0(widths=(32, 32, 32, 64, 64), depths=(1, 1, 1, 1))"),
+     ("masked", "coatnet-0(widths=(32, 32, 32, 64, 64), depths=(1, 1, 1, 1))")],
+)  # fmt: skip
+def test_large_families_take_a_step(name: str, model: str) -> None:
+    module = learner(name, model)
+    module(module.views(samples(size=(64, 64))), 0.5)["loss"].backward()
+    assert all(parameter.grad is not None for parameter in module.backbone.parameters())
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_views_are_small_and_pickle(name: str) -> None:
     views = learner(name).views

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from learners import samples
 from torch import Tensor
 
 from mirada.backbones import build
 from mirada.errors import MiradaError
-from mirada.objectives import Masked
+from mirada.objectives import DINO, Masked
 from mirada.objectives.masked import patchify
 from mirada.objectives.masks import block_masks, covered, hide, random_masks
 
@@ -83,6 +84,9 @@ def test_simmim_is_the_mean_absolute_error_of_hidden_pixels() -> None:
         (predicted[b, r, c] - image[b, :, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4].flatten()).abs() for b, r, c in errors
     ]
     torch.testing.assert_close(loss, torch.stack(pixels).mean())
+    parameters = [objective.mask_token, *objective.predict.parameters()]
+    ours, theirs = (torch.autograd.grad(one, parameters) for one in (loss, torch.stack(pixels).mean()))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
 def test_mae_encodes_only_what_is_seen_and_puts_it_where_it_was() -> None:
@@ -112,6 +116,9 @@ def test_mae_encodes_only_what_is_seen_and_puts_it_where_it_was() -> None:
             normal = (pixels - pixels.mean()) / (pixels.var() + 1e-6).sqrt()
             errors.append((predicted[place] - normal) ** 2)
     torch.testing.assert_close(loss, torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+    parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    ours, theirs = (torch.autograd.grad(one, parameters) for one in (loss, torch.stack(errors).mean()))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_mae_learns() -> None:
@@ -153,6 +160,6 @@ def test_options_that_do_not_fit(options: dict[str, object], message: str) -> No
 
 
 def test_an_image_of_one_patch_is_refused() -> None:
-    backbone = build(MODEL)
-    with pytest.raises(MiradaError, match="use a larger image size or a smaller patch"):
-        Masked(backbone)(backbone, {"image": torch.randn(2, 3, 4, 4)}, 0.0)
+    for objective in (Masked(build(MODEL)), DINO(build(MODEL), masked=1.0)):
+        with pytest.raises(MiradaError, match="4x4 pixels have one alone of 4: use a larger image size"):
+            objective.views(samples(size=(4, 4)))

@@ -32,6 +32,14 @@ def test_equals_torch(smoothing: float) -> None:
     torch.testing.assert_close(result["accuracy"], (logits.argmax(1) == data["label"]).float().mean())
 
 
+def test_a_batch_without_labels_has_no_accuracy() -> None:
+    made, backbone = objective()
+    nothing = made(backbone, batch() | {"label": torch.full((len(batch()["label"]),), -1)}, 0.0)
+    assert list(nothing) == ["loss"]
+    assert nothing["loss"].item() == 0
+    nothing["loss"].backward()
+
+
 def test_class_weights_equal_torch() -> None:
     made, backbone = objective(smoothing=0.0, balanced=True, counts=[10, 1, 5, 2])
     data = batch()

@@ -54,6 +54,23 @@ def test_as_the_whole_batch(text: str, size: int, monkeypatch: pytest.MonkeyPatc
             torch.testing.assert_close(in_parts[name], parameter.grad, rtol=1e-6, atol=1e-9)
 
 
+def test_a_frozen_network_trains_the_heads_of_those_that_compare() -> None:
+    module = learner("simclr").double()
+    module.backbone.requires_grad_(False)
+    parts = [part(module, number, 4) for number in range(2)]
+    gradients(module, lambda number: parts[number], 2, 0.3, seed=5, half=False, device=torch.device("cpu"))
+    assert all(parameter.grad is not None for parameter in module.objectives.parameters())
+
+
+def test_a_part_without_labels_does_not_count_for_their_accuracy() -> None:
+    module = learner("supervised").double()
+    parts = [part(module, number, 4) for number in range(2)]
+    alone = module(parts[0], 0.3)["supervised/accuracy"]
+    parts[1]["supervised"]["label"].fill_(-1)
+    found = gradients(module, lambda number: parts[number], 2, 0.3, seed=5, half=False, device=torch.device("cpu"))
+    torch.testing.assert_close(found["supervised/accuracy"], alone.float())
+
+
 @pytest.mark.parametrize("text", ["clip", "clip + rotation"])
 def test_what_is_random_in_the_network_is_the_same_in_both_passes(text: str) -> None:
     module = learner(text, "vit-pico/4(depth=2, image_size=16, drop_path=0.5)")

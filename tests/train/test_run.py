@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_few_labels_none_of_which_is_held_out(new_shapes: Callable[[int], Path],
     result = train(str(tmp_path / "some.csv"), settings, out=str(tmp_path / "run"), monitor=Heard())
     assert result["metrics"] == {}
     assert mirada.load(result["run"]).classes == ["blue", "green", "red"]
-    assert "No accuracy is measured: of the images that are held out, none has a label." in notes
+    assert "No accuracy is measured: of the images that are held out, none can be read and has a label." in notes
 
 
 def test_every_process_gets_as_many_images(folder_of_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +204,23 @@ def test_broken_files_are_listed_not_fatal(new_shapes: Callable[[int], Path], tm
     assert all(entry["reason"] for entry in result["skipped"])
     with pytest.raises(MiradaError, match="Cannot read"):
         train(str(folder), TINY, out=str(tmp_path / "strict"), strict=True)
+
+
+def test_held_out_files_that_are_all_broken_are_no_reason_to_stop(folder_of_shapes: Path, tmp_path: Path) -> None:
+    data, notes = tmp_path / "data", []
+    shutil.copytree(folder_of_shapes, data / "train")
+    (data / "val" / "red").mkdir(parents=True)
+    (data / "val" / "red" / "000.png").write_bytes(b"broken")
+
+    class Notes(Monitor):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    result = train(str(data), TINY, out=str(tmp_path / "run"), monitor=Notes())
+    assert result["metrics"] == {}
+    assert "No accuracy is measured: of the images that are held out, none can be read and has a label." in notes
+    with pytest.raises(MiradaError, match="Cannot read"):
+        train(str(data), TINY, out=str(tmp_path / "strict"), strict=True)
 
 
 def test_fine_tuning_starts_from_another_run(folder_of_shapes: Path, tmp_path: Path) -> None:
@@ -305,6 +323,7 @@ def test_tensorboard_gets_the_metrics(folder_of_shapes: Path, tmp_path: Path) ->
     train(str(folder_of_shapes), TINY, out=str(tmp_path / "run"), log=["tensorboard"])
     files = list((tmp_path / "run" / "tensorboard").iterdir())
     assert b"supervised/loss" in files[0].read_bytes()
+    assert files[0].read_bytes().count(b"val/accuracy") == 3  # twice on the way, and at the end
     with pytest.raises(MiradaError, match="no log 'tensorbord'"):
         train(str(folder_of_shapes), TINY, out=str(tmp_path / "other"), log=["tensorbord"])
 

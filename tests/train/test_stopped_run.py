@@ -15,7 +15,7 @@ import mirada
 from mirada.errors import MiradaError
 from mirada.train.folder import RunFolder
 from mirada.train.loop import Step
-from mirada.train.run import train
+from mirada.train.run import command_to_resume, train
 from mirada.train.settings import Settings
 from mirada.train.start import Monitor, Run
 
@@ -125,6 +125,80 @@ def test_two_processes_do_not_train_in_one_folder(folder_of_shapes: Path, tmp_pa
         train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
     train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+
+
+def test_how_to_go_on_is_said_with_everything_that_is_no_setting(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notes: list[str] = []
+
+    class Stop(Monitor):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+        def step(self, step: Step, images: int) -> None:  # noqa: ARG002
+            signal.raise_signal(signal.SIGINT)
+
+    linked = tmp_path / "my pictures"
+    linked.symlink_to(folder_of_shapes)
+    with pytest.raises(KeyboardInterrupt):
+        train("my pictures", TINY, out="run", device="cpu", strict=True, log=["tensorboard"], monitor=Stop())
+    said = notes[-1].partition("To go on: ")[2]
+    assert said == f"mirada train '{linked}' --out run --device cpu --strict --log tensorboard --resume"
+    monkeypatch.setattr("mirada.train.run.processes", lambda: 2)
+    assert command_to_resume("x", RunFolder("run"), []).startswith("torchrun --nproc-per-node 2 -m mirada train /")
+
+
+def test_a_disk_with_room_for_the_model_alone_keeps_it(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise MiradaError(f"Cannot save {path} (full).")
+
+    monkeypatch.setattr("mirada.train.run.save_checkpoint", full)
+    with pytest.raises(MiradaError, match=r"Cannot save .* What was learned so far is in .*model\."):
+        train(str(folder_of_shapes), TINY, out=str(tmp_path / "run"))
+    assert mirada.load(tmp_path / "run").provenance["steps"] == 12
+
+
+def test_metrics_that_find_no_room_are_no_traceback(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "append", full)
+    with pytest.raises(MiradaError, match=r"Cannot write to .*run \(No space left on device\)"):
+        train(str(folder_of_shapes), TINY, out=str(tmp_path / "run"))
+
+
+def test_a_run_is_examined_as_often_as_if_it_had_not_stopped(folder_of_shapes: Path, tmp_path: Path) -> None:
+    settings = stopped_run(folder_of_shapes, tmp_path / "run", validate=3, steps=4)  # the third step is due
+    train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "val/accuracy" in row] == [1, 2, 3]
+
+
+def test_a_run_that_started_from_another_goes_on_from_any_folder(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(str(folder_of_shapes), TINY.with_changes({"steps": 1}, "test"), out="start")
+    settings = stopped_run(folder_of_shapes, tmp_path / "run", init="start")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+    assert mirada.load(tmp_path / "run").provenance["init"] == "start"
+
+
+def test_what_a_kill_left_half_written_goes(folder_of_shapes: Path, tmp_path: Path) -> None:
+    settings = stopped_run(folder_of_shapes, tmp_path / "run")
+    left = [tmp_path / "run" / "checkpoints" / ".last.safetensors.1.part", tmp_path / "run" / "model" / ".x.2.part"]
+    for path in left:
+        path.write_bytes(b"half")
+    train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+    assert not any(path.exists() for path in left)
 
 
 def test_a_folder_that_fills_up_becomes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Going on with a self-supervised run: student, teacher, heads and centre are those of its last checkpoint."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from mirada.objectives import Learner
 from mirada.train.checkpoint import save_checkpoint
 from mirada.train.lora import add_lora, merged
 from mirada.train.run import train
-from mirada.train.settings import Settings
+from mirada.train.settings import Settings, read_settings
 from mirada.train.start import Monitor
 from mirada.train.take_over import take_over
 
@@ -112,6 +114,24 @@ def test_a_run_goes_on_where_the_last_one_was(folder_of_shapes: Path, tmp_path: 
     assert any(note.startswith("Going on with the student and all of masked") for note in notes)
     first, second = (torch.tensor([row["loss"] for row in rows_of(tmp_path / name)]) for name in ("first", "second"))
     assert second.mean() < (first[:2].mean() + first[-10:].mean()) / 2
+
+
+def test_pictures_without_labels_go_on_with_the_runs_objective(folder_of_shapes: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, picture in enumerate(sorted(folder_of_shapes.rglob("*.png"))):
+        shutil.copy(picture, flat / f"{number}.png")
+    settings = Settings(
+        model="vit-pico/8(depth=1)", image_size=24, batch=8, steps=1, precision="float32", validate=0,
+    )  # fmt: skip
+    with pytest.raises(MiradaError, match="These images have no labels"):
+        train(str(flat), settings, out=str(tmp_path / "none"))
+    train(str(flat), replace(settings, objective=DINO), out=str(tmp_path / "first"))
+    again = replace(settings, init=str(tmp_path / "first"))
+    train(str(flat), again, out=str(tmp_path / "second"))
+    assert read_settings((tmp_path / "second" / "config.yaml").read_text(), "it")["objective"] == DINO
+    train(str(folder_of_shapes), again, out=str(tmp_path / "third"))
+    assert read_settings((tmp_path / "third" / "config.yaml").read_text(), "it")["objective"] == "supervised"
 
 
 def rows_of(run: Path) -> list[dict[str, float]]:

@@ -107,10 +107,11 @@ def test_two_processes_have_the_gradients_and_statistics_of_one(text: str, tmp_p
     expected |= {f"buffer.{name}": buffer for name, buffer in module.named_buffers()}
     expected["loss"] = result[f"{next(iter(module.weights))}/loss"].detach()
     expected |= {name: value.detach() for name, value in result.items() if name.startswith("supervised/")}
-    close = 1e-6 if next(module.backbone.parameters()).dtype == torch.float64 else 1e-5
+    precise = next(module.backbone.parameters()).dtype == torch.float64
+    far, close = (1e-4, 1e-6) if precise else (1e-3, 1e-5)  # float32 differs by the instructions of the machine
     for number, part in enumerate(parts):
         for name, value in expected.items():
-            torch.testing.assert_close(part[name], value, rtol=1e-4, atol=close, msg=lambda why, n=name: f"{n}: {why}")
+            torch.testing.assert_close(part[name], value, rtol=far, atol=close, msg=lambda why, n=name: f"{n}: {why}")
         assert part["agreed"] == 3.5
         assert part["any"].tolist() == [True, False]
         assert part["largest"].tolist() == [1.0, 0.0]

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from types import TracebackType
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from mirada.train.start import Monitor
 __all__ = ["Screen", "accuracy_line", "print_json", "shown", "skipped_line"]
 
 QUIET = 2.0  # seconds; where there is no terminal, what takes less is not worth a line
+PACE = 50  # steps by which the time left is reckoned
 BETWEEN = 15.0  # seconds from one such line to the next
 
 
@@ -31,6 +33,7 @@ class Screen(Monitor):
         self._began = self._told = 0.0
         self._rate: float | None = None
         self._last: Step | None = None
+        self._course: deque[tuple[float, float]] = deque(maxlen=PACE)  # progress and seconds of the last steps
         self._accuracy = ""
 
     def __enter__(self) -> "Screen":
@@ -62,7 +65,11 @@ class Screen(Monitor):
             self._rate = now if self._rate is None else 0.9 * self._rate + 0.1 * now
             speed = f"  {self._rate:,.0f} images/s"
         self._last = step
-        left = step.seconds * (1 / step.progress - 1)
+        # The last steps tell of those to come: earlier ones may have seen smaller images, or another machine.
+        self._course.append((step.progress, step.seconds))
+        progress, seconds = self._course[0] if len(self._course) > 1 else (0.0, 0.0)
+        pace = (step.seconds - seconds) / max(step.progress - progress, 1e-9)
+        left = pace * (1 - step.progress)
         own = next((f"  accuracy {value:.1%}" for key, value in step.scalars.items() if key.endswith("/accuracy")), "")
         text = f"step {step.step:,}  loss {step.scalars['loss']:.3f}{own}{self._accuracy}{speed}"
         self._draw("training", step.progress, f"{_duration(left)}  {text}")

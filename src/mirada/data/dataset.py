@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,6 +132,13 @@ class DataSet:
     def captioned(self) -> bool:
         """Whether any image has a caption."""
         return any(source.captions is not None for source in self.splits.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """32 letters that are the same for the same names of samples, wherever they lie and whatever the folder is
+        called."""
+        names = sorted(name.replace(os.sep, "/") for source in self.splits.values() for name in source.names)
+        return blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def read_file(path: str) -> bytes:

@@ -72,7 +72,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def open_folder(root: str, files: Sequence[str], skipped: list[Skipped]) -> dict[str, Source]:
     """The splits of a folder, whose `visible_files` are given."""
     images, masks, start = _without_masks([file for file in files if is_image(file)], "")
-    texts = {file for file in files if suffix(file) == ".txt"}
+    texts = {splitext(file)[0]: file for file in files if suffix(file) == ".txt"}
     below: dict[str, list[str]] = {}  # first folder -> images anywhere below it; "" for those beside the folders
     for image in images:
         first, separator, _ = image[start:].partition(os.sep)
@@ -131,16 +131,16 @@ def _split_folders(root: str, names: Sequence[str]) -> dict[str, str]:
     return folders if len(folders) > 1 or len(folders) == len(names) else {}
 
 
-def _labelled(root: str, images: list[str], start: int, texts: set[str], masks: dict[str, str]) -> Source:
+def _labelled(root: str, images: list[str], start: int, texts: dict[str, str], masks: dict[str, str]) -> Source:
     """Images with their masks, the first folder after `start` characters as their class, and the lines of the .txt
     beside them as captions."""
     keys = [image[start:].partition(os.sep)[0] if os.sep in image[start:] else None for image in images]
-    captions = [_captions(root, splitext(image)[0] + ".txt", texts) for image in images] if texts else None
+    captions = [_captions(root, texts.get(splitext(image)[0])) for image in images] if texts else None
     return Files(root, images, keys, captions=captions, masks=[masks.get(image) for image in images])
 
 
-def _captions(root: str, text: str, texts: set[str]) -> Captions:
-    if text not in texts:
+def _captions(root: str, text: str | None) -> Captions:
+    if text is None:
         return ()
     try:
         with open(join(root, text), encoding="utf-8", errors="replace") as file:

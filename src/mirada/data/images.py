@@ -14,10 +14,14 @@ from mirada.data.sources import Source
 from mirada.errors import MiradaError
 from mirada.memory import memory
 
-__all__ = ["Images", "Progress", "fits_in_memory"]
+__all__ = ["Images", "NoImages", "Progress", "fits_in_memory"]
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 Reader = Callable[[bytes], tuple[Tensor, float]]  # encoded file -> uint8 pixels (C, H, W), width over height
+
+
+class NoImages(MiradaError):  # noqa: N818  # it says what there is
+    """No file of a source can be read as an image."""
 
 
 def fits_in_memory(count: int, bytes_each: int) -> bool:
@@ -92,7 +96,7 @@ class Images:
         for index in range(len(self.source)):
             if (one := self._read(index)) is not None:
                 return one[0]
-        raise MiradaError(
+        raise NoImages(
             f"None of the {len(self.source)} files can be read as an image; the first: "
             f"{self.source.path(0)} ({self.skipped[0]})."
             if len(self.source)

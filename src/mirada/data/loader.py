@@ -64,8 +64,10 @@ class Loader:
             else:
                 canvases, aspects, places = self._read(step)
             self._next = (step + 1, self._prefetcher.submit(self._read, step + 1))
+        # Elsewhere than on CUDA, a copy that nobody waits for may still be read when its source is gone.
+        canvases = canvases.to(self.device, non_blocking=self.device.type == "cuda")
         return Samples(
-            canvases.to(self.device, non_blocking=True), aspects, torch.from_numpy(self.images.labels[places]),
+            canvases, aspects, torch.from_numpy(self.images.labels[places]),
             size=size, seed=mix_seed(self.seed, step, self.rank), mean=self.mean, std=self.std,
             captions=self.images.captions(places),
         )  # fmt: skip

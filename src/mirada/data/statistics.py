@@ -12,6 +12,8 @@ from mirada.errors import MiradaError
 
 __all__ = ["canvas_side", "colour_statistics", "some_images"]
 
+AT_ONCE = 64  # images in float64: all of them may be gigabytes
+
 
 def canvas_side(source: Source, image_size: int) -> int:
     """How large images are kept: 1.25 times what the model sees, or less when the first of them are smaller."""
@@ -37,6 +39,12 @@ def some_images(images: Images, side: int | None = None, most: int = 1024) -> tu
 
 def colour_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel in 0..1."""
-    pixels = some_images(images)[0].double() / 255
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    pixels = some_images(images)[0]
+    count = pixels.numel() / pixels.shape[1]
+    parts = [part.double().sum((0, 2, 3)) for part in torch.split(pixels, AT_ONCE)]
+    mean = torch.stack(parts).sum(0) / count
+    squares = [(part.double() - mean[:, None, None]).square().sum((0, 2, 3))
+               for part in torch.split(pixels, AT_ONCE)]  # fmt: skip
+    std = (torch.stack(squares).sum(0) / (count - 1)).sqrt()
+    mean, std = mean / 255, (std / 255).clamp(min=1e-3)
     return tuple(round(float(v), 4) for v in mean), tuple(round(float(v), 4) for v in std)

@@ -18,7 +18,7 @@ AT_CHANCE = 0.99  # of the loss of one who knows nothing
 ABOVE_CHANCE = 1.1
 SAME_ANSWERS = 0.01  # information in answers; in healthy runs it may dip to 0.02 before it rises
 ALL_PROTOTYPES = 0.9  # entropy of an answer that says nothing
-ONE_PROTOTYPE = 0.1  # entropy of an answer that is certain
+ONE_PROTOTYPE = 0.05  # entropy of an answer that is certain
 NO_DEVIATION = 0.02  # of features
 NO_RANK = 1.6  # effective dimensions; untrained networks have 4 and more
 LOST_RANK = 0.4  # of the highest rank that training has reached
@@ -72,6 +72,10 @@ class Course:
         return self.progress < EARLY
 
 
+OR = {
+    "dino": ", or let the teacher follow more slowly: momentum=0.99 or more",
+    "simclr": ", or raise its temperature, which may be too sharp: 0.1 to 0.5",
+}  # fmt: skip
 Rule = Callable[[Course], Iterator[Alarm]]
 
 
@@ -162,8 +166,7 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
         if relative > ABOVE_CHANCE:
             yield Alarm(
                 "diverging", f"{term} is worse than guessing: its loss is {relative:.2f} times that of chance.",
-                "Lower the learning rate (--lr; muon_learning_rate in a recipe), or, where there is a teacher, let it "
-                "follow more slowly: momentum=0.99 or more.",
+                f"Lower the learning rate (--lr; muon_learning_rate in a recipe){OR.get(term, '')}.",
             )  # fmt: skip
         elif course.progress >= HALF and relative > AT_CHANCE and not course.says_the_same(term):
             yield Alarm(

@@ -1,7 +1,7 @@
 """What `mirada evaluate` does: open a model and data, run one probe, add the interval."""
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ def evaluate(
         torch.manual_seed(seed)
         model = load(ref, device=device, on_progress=on_progress)
     dataset = open_data(data, strict=strict, new_classes=probe == "anomaly")
-    seeds = seeds_of_split(model, data)
+    seeds = seeds_of_split(model, data, dataset)
     trained = seeds[-1] if seeds else None
     reading: dict[str, Any] = {"exact_pixels": exact_pixels, "strict": strict}
     if probe == "accuracy":
@@ -274,16 +274,18 @@ def require_known(known: Labelled, asked: Labelled, classes: list[str]) -> None:
                           "add images of another.")  # fmt: skip
 
 
-def seeds_of_split(model: Model, data: str) -> list[int]:
+def seeds_of_split(model: Model, data: str, dataset: DataSet) -> list[int]:
     """The seeds by which training held out a part of these data, the last one last: of the model itself and of those
-    that it started from or was blended from, as far as they were trained on data of that name."""
+    that it started from or was blended from, as far as they were trained on data of that name, or whose samples have
+    the same names. Some samples may have come or gone since: the others are divided as before."""
+    name, names = os.path.basename(os.path.realpath(data)), dataset.fingerprint
     seeds: list[int] = []
 
     def collect(provenance: dict[str, Any]) -> None:
         for earlier in provenance.get("of", []):
             collect(earlier)
         seed = provenance.get("seed")
-        if isinstance(seed, int) and provenance.get("data") == Path(data).resolve().name:
+        if isinstance(seed, int) and (provenance.get("data") == name or provenance.get("names") == names):
             seeds.append(seed)
 
     collect(model.provenance)
@@ -303,8 +305,10 @@ def choose_split(dataset: DataSet, wanted: str | None, seed: int | None) -> tupl
         if wanted == "train":
             return "train", parts.train, []
         if wanted in (None, "val"):
-            note = f"The model was trained on {len(parts.train):,} of these images and is measured on the other "
-            return "val", parts.validation, [f"{note}{len(parts.validation):,}; --split {only} takes all of them."]
+            learned, others = len(parts.train), len(parts.validation)
+            note = (f"By their names, {learned:,} of these images trained the model: it is measured on the other "
+                    f"{others:,}; --split {only} takes all of them.")  # fmt: skip
+            return "val", parts.validation, [note]
     if wanted is None:
         wanted = next(name for name in ("test", "val", "all", "train") if name in splits)
     if wanted not in splits:

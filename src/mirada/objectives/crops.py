@@ -69,7 +69,7 @@ def across_crops(target: Tensor, predicted: Tensor) -> dict[str, Tensor]:
 def across_hidden(target: Tensor, predicted: Tensor, masks: Tensor) -> Tensor:
     """iBOT's loss (Zhou et al. 2021, arXiv:2111.07832, equation 2): the mean cross-entropy of log probabilities (n, K)
     with probabilities (n, K), of the n patches where `masks` (B, H, W) are True. Every image that hides some has the
-    same say, however many they are."""
+    same say, however many they are; the mean over images counts those that hide none as 0, as the authors do."""
     per_image = masks.sum((1, 2))
     weight = (1 / per_image.clamp(min=1))[:, None, None].expand_as(masks)[masks]
-    return -((target * predicted).sum(1) * weight).sum() / (per_image > 0).sum()
+    return -((target * predicted).sum(1) * weight).sum() / len(masks)

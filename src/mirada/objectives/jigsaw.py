@@ -18,6 +18,7 @@ from mirada.objectives.heads import projector
 
 __all__ = ["Jigsaw", "cut", "large_enough", "orders", "plain"]
 
+MOST = 10_000  # orders; to choose each of them takes a look at all 9!
 FLAT = 0.02  # tiles whose colours in 0..1 deviate less are not stretched further: it would be noise
 
 
@@ -91,8 +92,9 @@ def plain(samples: Samples, tiles: Tensor, grey: float) -> Tensor:
 def views(samples: Samples, transform: Augmentation, stride: int, count: int, grey: float) -> dict[str, Tensor]:
     """Tiles (B * 9, C, side, side), nine of an image after each other in the order that its label names.
 
-    The image is divided into 3x3 cells. A tile is somewhere in its cell: its side is the largest multiple of the
-    stride that is smaller than the cell, so that there are gaps and edges do not continue in the next tile.
+    The image is divided into 3x3 cells. A tile is anywhere in its cell, as in the paper: its side is the largest
+    multiple of the stride that is smaller than the cell. Gaps are between none and twice the room, so that edges seldom
+    continue in the next tile, and how far they are off tells nothing.
     """
     height, width = large_enough(samples.size, 3 * (stride + 1), "Jigsaw", stride)
     image = samples.view(transform, size=(height, width))
@@ -113,7 +115,8 @@ class Jigsaw(Objective):
     through a small head.
 
     Args:
-        orders: how many orders there are to tell apart; the paper finds 10 too easy, and 35 to 1000 alike (table 3).
+        orders: how many orders there are to tell apart, up to 10,000; the paper finds 10 too easy, and 35 to 1000 alike
+            (table 3).
         grey: share of images that lose their colour; the paper's is 0.3.
         hidden: width of the head.
         augment: a name of `mirada.data.augment.AUGMENTATIONS`, or a dict of its options, applied before cutting.
@@ -126,8 +129,8 @@ class Jigsaw(Objective):
         augment: str | dict[str, Any] | Augmentation = "light",
     ) -> None:  # fmt: skip
         super().__init__()
-        if not 2 <= orders <= math.factorial(9):
-            raise MiradaError(f"Nine tiles cannot come in {orders} orders: use from 2 to {math.factorial(9)}.")
+        if not 2 <= orders <= MOST:
+            raise MiradaError(f"Jigsaw does not ask for one of {orders} orders: use from 2 to {MOST}.")
         self.views = partial(views, transform=augmentation(augment), stride=backbone.stride, count=orders, grey=grey)
         self.head = projector(9 * backbone.dim, hidden, orders)
 

@@ -101,7 +101,8 @@ class Learner(nn.Module):
         total = losses.sum()
         if self.balance is not None:
             total = self.balance(losses, self._last_layers())
-            scalars |= {f"{name}/factor": factor for name, factor in zip(parts, self.balance.factors(), strict=True)}
+            factors = self.balance.factors().detach()
+            scalars |= {f"{name}/factor": factor for name, factor in zip(parts, factors, strict=True)}
         return {"loss": total, **scalars}
 
     def after_step(self, progress: float) -> None:

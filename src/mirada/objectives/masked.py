@@ -80,11 +80,6 @@ class Masked(Objective):
         image = batch["image"]
         target = patchify(image, self.stride).float()  # (B, H, W, pixels)
         grid = (target.shape[1], target.shape[2])
-        if grid == (1, 1):
-            raise MiradaError(
-                f"Images of {image.shape[2]}x{image.shape[3]} pixels are one patch of {self.stride}: hiding it leaves "
-                "nothing; use a larger image size or a smaller patch."
-            )
         hidden = self.draw(len(image), grid, self.ratio).to(image.device)
         if self.normalise:
             deviation, mean = torch.std_mean(target, -1, keepdim=True)

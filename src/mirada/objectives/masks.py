@@ -21,6 +21,9 @@ def of_whole_patches(views: Views, stride: int) -> Views:
 
 def _of_whole_patches(samples: Samples, views: Views, stride: int) -> dict[str, Tensor]:
     height, width = samples.size
+    if height // stride * (width // stride) == 1:
+        raise MiradaError(f"Patches are to be hidden, and images of {height}x{width} pixels have one alone of {stride}"
+                          ": use a larger image size or a smaller patch.")  # fmt: skip
     if height % stride or width % stride:
         below = max(1, height // stride) * stride
         raise MiradaError(f"Patches of {stride} pixels are to be hidden, and images of {height}x{width} pixels do not "
@@ -37,8 +40,9 @@ def random_masks(count: int, grid: tuple[int, int], ratio: float) -> Tensor:
 
 
 def block_masks(count: int, grid: tuple[int, int], ratio: float) -> Tensor:
-    """bool (B, H, W), True where hidden: the same number in every image, in rectangles of which each hides at least
-    four new patches where there is room (BEiT, Bao et al. 2021, arXiv:2106.08254, algorithm 1)."""
+    """bool (B, H, W), True where hidden: the same number in every image, in rectangles of about four patches or more,
+    a third to three times as high as wide (BEiT, Bao et al. 2021, arXiv:2106.08254, algorithm 1, whose smallest have 16
+    of 196). They may overlap, and single patches fill up what is left."""
     height, width = grid
     wanted = _number(ratio, height * width)
     masks = torch.zeros(count, height, width, dtype=torch.bool)

@@ -51,8 +51,8 @@ def shuffled(samples: Samples, transform: Augmentation, stride: int) -> dict[str
     """Images (B, C, H, W) whose patches of `stride` pixels were mixed up, and for each place the patch that came there
     (B, N), counted row by row.
 
-    Patches are cut with gaps of a quarter of their side and as much jitter out of a larger view, so that their edges do
-    not fit together.
+    Patches are cut with gaps of a quarter of their side and as much jitter out of a larger view, so that few of their
+    edges fit together.
     """
     rows, columns = (length // stride for length in samples.size)
     if rows * columns < 2:
@@ -80,22 +80,25 @@ class RelativePosition(Objective):
 
     Args:
         form: "pairs" asks for the side of a neighbour, "location" for the place of each patch.
-        grey: share of images whose pairs lose their colour, which closes the shortcut of chromatic aberration.
+        grey: share of images whose pairs lose their colour, which closes the shortcut of chromatic aberration; 0.3
+            where it is None. Of mixed patches, as in their paper, none does.
         hidden: width of the head.
         augment: a name of `mirada.data.augment.AUGMENTATIONS`, or a dict of its options, applied before cutting.
     """
 
     def __init__(
-        self, backbone: Encoder, *, form: str = "pairs", grey: float = 0.3, hidden: int = 512,
+        self, backbone: Encoder, *, form: str = "pairs", grey: float | None = None, hidden: int = 512,
         augment: str | dict[str, Any] | Augmentation = "light",
     ) -> None:  # fmt: skip
         super().__init__()
         self.form, transform, stride = form, augmentation(augment), backbone.stride
         if form == "pairs":
             self.pooled = ("image",)
-            self.views = partial(pairs, transform=transform, stride=stride, grey=grey)
+            self.views = partial(pairs, transform=transform, stride=stride, grey=0.3 if grey is None else grey)
             self.head = projector(2 * backbone.dim, hidden, len(SIDES))
         elif form == "location":
+            if grey is not None:
+                raise MiradaError("Mixed patches keep their colour: leave grey out, or take form='pairs'.")
             self.encoded = ("image",)
             self.views = partial(shuffled, transform=transform, stride=stride)
             self.head = projector(backbone.dim, hidden, PLACE_DIM)

@@ -113,6 +113,7 @@ class Supervised(Objective):
         said = -(weighted * F.log_softmax(logits, 1)).sum()
         # Over all processes, so that every labelled image has the same say.
         sums = summed(torch.stack([weighted.sum(), said, chance, right.sum(), share.sum()]))
-        return {"loss": said * processes() / sums[0].clamp(min=1e-6),
-                "relative_loss": sums[1] / sums[2].clamp(min=1e-6),
-                "accuracy": sums[3] / sums[4].clamp(min=1)}  # fmt: skip
+        loss = said * processes() / sums[0].clamp(min=1e-6)
+        if not bool(sums[4]):  # of nothing there is no accuracy
+            return {"loss": loss}
+        return {"loss": loss, "relative_loss": sums[1] / sums[2].clamp(min=1e-6), "accuracy": sums[3] / sums[4]}

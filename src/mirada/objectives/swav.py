@@ -25,7 +25,7 @@ class SwAV(Objective):
         small, small_share: how many small crops there are, and their side over that of the large ones.
         prototypes: K.
         temperature: of predictions; `epsilon` smooths the assignments (appendix A.1). With 0.05 small networks on
-            small pictures may give every image the same answer: then take 0.01 or 0.02.
+            small pictures may give every image the same answer: then take 0.01 or 0.02, as docs/objectives.md does.
         queue: how many features of earlier batches take part in the assignment, for batches much smaller than K; 0 is
             off. They do from `queue_start` of the training on (section 4.2 and appendix A.1).
         freeze: share of the training in which prototypes keep their place (appendix A.1).

@@ -4,6 +4,7 @@ import torch
 
 from mirada.backbones import build, canonical, require_colour
 from mirada.backbones.vit import ViT
+from mirada.checkpoints.published import published_family
 from mirada.data.samples import Samples
 from mirada.device import without_values
 from mirada.errors import MiradaError, blame_the_command
@@ -19,6 +20,9 @@ def check_network(start: Model | None, settings: Settings) -> str:
     """Build the network of the model to start from, or else that of the settings, without memory, and its objectives;
     send images of the settings' sizes through it, and let the objectives view some. Returns its full name."""
     with blame_the_command():
+        if start is None and published_family(settings.model) is not None:
+            raise MiradaError(f"{settings.model} is a published model, to start from: write --init {settings.model} "
+                              "instead of --model.")  # fmt: skip
         name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
         require_colour(name)
         sides = {settings.image_size, settings.early_size or settings.image_size}

@@ -8,7 +8,7 @@ from mirada.doctor.diagnosis import diagnose
 from mirada.errors import MiradaError
 from mirada.train.folder import RunFolder
 from mirada.train.report import write_report
-from mirada.train.settings import read_settings
+from mirada.train.settings import read_settings, read_text
 
 __all__ = ["examine"]
 
@@ -28,7 +28,7 @@ def examine(run: str) -> dict[str, Any]:
     rows = folder.rows()
     if not rows:
         raise MiradaError(f"The run in {run} has made no step yet: ask again when it has.")
-    text = folder.config.read_text(encoding="utf-8")
+    text = read_text(folder.config)
     config = read_settings(text, str(folder.config))
     alarms = diagnose(rows)
     facts: dict[str, Any] = {

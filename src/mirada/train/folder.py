@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from mirada.errors import MiradaError
-from mirada.train.settings import CONFIG_FORMAT, Settings, read_settings
+from mirada.train.settings import CONFIG_FORMAT, Settings, read_settings, read_text
 
 __all__ = ["RunFolder", "machine"]
 
@@ -35,7 +35,8 @@ class RunFolder:
     @classmethod
     def unused(cls, data: str) -> "RunFolder":
         """`runs/NAME`, or `runs/NAME-2` and so on, for data of that name."""
-        name = re.split(r"[.{]", Path(data).resolve().name)[0].rstrip("-_ ") or "data"  # of name-{000..127}.tar, too
+        own = os.path.basename(os.path.realpath(data))
+        name = re.split(r"[.{]", own)[0].rstrip("-_ ") or "data"  # of name-{000..127}.tar, too
         number, path = 1, Path("runs") / name
         while path.exists():
             number += 1
@@ -61,6 +62,8 @@ class RunFolder:
             "format": CONFIG_FORMAT, "data": os.path.abspath(data), "command": shlex.join(command),
             "machine": machine(), **settings.to_dict(),
         }  # fmt: skip
+        if settings.init is not None and os.path.isdir(settings.init):  # one may go on from elsewhere
+            facts["init"] = os.path.abspath(settings.init)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=10_000)
@@ -92,18 +95,16 @@ class RunFolder:
                     raise MiradaError(f"A run is going on in {self.path}: stop it, or wait until it ends.") from None
                 except OSError:  # no locks here
                     pass
+            for folder in (self.checkpoint.parent, self.model):  # what a process left that was killed while it saved
+                for part in folder.glob(".*.part"):
+                    part.unlink(missing_ok=True)
             yield
-
-    def command_to_resume(self) -> str:
-        """What a person types to go on with the run."""
-        data = yaml.safe_load(self.config.read_text(encoding="utf-8"))["data"]
-        return shlex.join(["mirada", "train", data, "--out", str(self.path), "--resume"])
 
     def read_config(self) -> tuple[Settings, str]:
         """The settings and the data of the run that is in the folder."""
         if not self.config.is_file():
             raise MiradaError(f"There is no run to resume in {self.path}: leave --resume out to start one.")
-        values = read_settings(self.config.read_text(encoding="utf-8"), str(self.config))
+        values = read_settings(read_text(self.config), str(self.config))
         data = values.pop("data", "")
         for key in ("command", "machine"):
             values.pop(key, None)
@@ -149,9 +150,11 @@ def processor() -> str:
 
 
 def machine() -> str:
-    """What the run's times depend on, in one line."""
+    """What the run's times depend on, in one line. Its instructions are told, since clouds call all their processors by
+    one name, and training takes nearly twice as long where there is nothing beyond AVX2."""
     count = torch.get_num_threads()
+    instructions = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{processor()}, {count} thread{'s' * (count != 1)}, {platform.system()}, "
+        f"{processor()} ({instructions}), {count} thread{'s' * (count != 1)}, {platform.system()}, "
         f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}"
     )

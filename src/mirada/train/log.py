@@ -7,7 +7,7 @@ from typing import Any
 
 from mirada.errors import MiradaError, Misuse
 
-__all__ = ["check_logs", "open_logs"]
+__all__ = ["Writer", "check_logs", "open_logs"]
 
 Writer = Callable[[dict[str, Any]], None]
 
@@ -21,15 +21,15 @@ def check_logs(names: Sequence[str]) -> None:
             raise MiradaError(f"Logging to {name} needs a package more: `pip install 'mirada[log]'`.")
 
 
-def open_logs(names: Sequence[str], run: Path) -> list[Writer]:
-    """One writer for each."""
-    return [LOGS[name](run) for name in names]
+def open_logs(names: Sequence[str], run: Path, step: int = 0) -> list[Writer]:
+    """One writer for each, of a run that has made `step` updates: what was written of later ones does not count."""
+    return [LOGS[name](run, step) for name in names]
 
 
-def _tensorboard(run: Path) -> Writer:
+def _tensorboard(run: Path, step: int) -> Writer:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(run / "tensorboard"))
+    writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(row: dict[str, Any]) -> None:
         for key, value in row.items():
@@ -40,9 +40,10 @@ def _tensorboard(run: Path) -> Writer:
     return write
 
 
-def _wandb(run: Path) -> Writer:
+def _wandb(run: Path, step: int) -> Writer:
     import wandb
 
+    del step
     wandb.init(project="mirada", name=run.name, dir=str(run))
 
     def write(row: dict[str, Any]) -> None:
@@ -51,4 +52,4 @@ def _wandb(run: Path) -> Writer:
     return write
 
 
-LOGS: dict[str, Callable[[Path], Writer]] = {"tensorboard": _tensorboard, "wandb": _wandb}
+LOGS: dict[str, Callable[[Path, int], Writer]] = {"tensorboard": _tensorboard, "wandb": _wandb}

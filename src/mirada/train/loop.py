@@ -57,6 +57,8 @@ def train_loop(
     """
     views, device = learner.views, loader.device
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    factors = {id(factor) for factor in learner.balance.parameters()} if learner.balance is not None else set()
+    clipped = [parameter for parameter in parameters if id(parameter) not in factors]  # theirs are of another kind
     total = steps_of(settings, loader) if budget is None else 0
     last, looked = 0.0, -1
     half = settings.precision == "bfloat16"
@@ -89,8 +91,8 @@ def train_loop(
                 result = learner(batch, progress)
         if due:
             looked = int(progress * LOOKS)
-            fights = conflicts({name: weight * result[f"{name}/loss"] for name, weight in learner.weights.items()},
-                               shared)  # fmt: skip
+            fights = conflicts({name: weight * float(result.get(f"{name}/factor", 1.0)) * result[f"{name}/loss"]
+                                for name, weight in learner.weights.items()}, shared)  # fmt: skip
             for buffer, value in before:
                 buffer.copy_(value)  # as if nobody had looked
             if settings.parts > 1:
@@ -102,7 +104,7 @@ def train_loop(
             scalars = gradients(learner, part, settings.parts, progress, seed=seed, half=half, device=device)
         average_in_place(parameter.grad for parameter in parameters if parameter.grad is not None)
         average_in_place(scalars.values())
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(clipped, settings.clip or math.inf)
         values = {name: float(value) for name, value in scalars.items()}
         if not math.isfinite(values["loss"]) or not bool(torch.isfinite(norm)):
             raise NotFinite(
@@ -154,5 +156,6 @@ def to_device(batch: dict[str, dict[str, Tensor]], device: torch.device) -> dict
         for tensor in views.values():
             if id(tensor) not in moved:
                 layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-                moved[id(tensor)] = tensor.to(device, non_blocking=True, memory_format=layout)
+                at_once = device.type == "cuda"  # see `Loader.batch`
+                moved[id(tensor)] = tensor.to(device, non_blocking=at_once, memory_format=layout)
     return {name: {key: moved[id(tensor)] for key, tensor in views.items()} for name, views in batch.items()}

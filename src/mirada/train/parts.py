@@ -53,7 +53,7 @@ def gradients(
         sizes = [len(next(iter(next(iter(one.values())).values()))) for one in seen]
         handed = {name: {key: list(torch.split(torch.zeros_like(value) if value.grad is None else value.grad, sizes))
                          for key, value in values.items()} for name, values in leaves.items()}  # fmt: skip
-    sums: dict[str, dict[str, Tensor]] = {}
+    found: dict[str, dict[str, list[Tensor]]] = {}
     for number in range(count):
         torch.manual_seed(mix_seed(seed, number))
         batch = part(number)
@@ -62,10 +62,11 @@ def gradients(
         shares = [learner.weights[name] * result["loss"].float() / count for name, result in results.items()]
         shares += [(represented[name][key] * gradient[number]).sum()
                    for name, values in handed.items() for key, gradient in values.items()]  # fmt: skip
-        torch.autograd.backward(torch.stack(shares).sum())
+        if (share := torch.stack(shares).sum()).requires_grad:  # not where all that it would reach is frozen
+            torch.autograd.backward(share)
         for name, result in results.items():
-            mine = sums.setdefault(name, {})
-            for key, value in result.items():
-                mine[key] = mine.get(key, 0) + value.detach().float().to(device) / count
+            for key, value in result.items():  # a part without labels has no accuracy
+                found.setdefault(name, {}).setdefault(key, []).append(value.detach().float().to(device))
+    means = {name: {key: torch.stack(values).mean() for key, values in mine.items()} for name, mine in found.items()}
     with torch.no_grad():
-        return {key: value.detach().float().to(device) for key, value in learner.total(sums | compared).items()}
+        return {key: value.detach().float().to(device) for key, value in learner.total(means | compared).items()}

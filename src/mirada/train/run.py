@@ -1,5 +1,7 @@
 """One training run from data to report: what `mirada train` does."""
 
+import os
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -11,11 +13,11 @@ from mirada.doctor.watch import Watch
 from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import wilson_interval
 from mirada.memory import keep_freed_memory
-from mirada.processes import alone, any_of, joined, rank
+from mirada.processes import alone, any_of, joined, processes, rank
 from mirada.train.checkpoint import load_checkpoint, read_state, save_checkpoint
 from mirada.train.folder import RunFolder
 from mirada.train.interrupt import stop_between_steps
-from mirada.train.log import check_logs, open_logs
+from mirada.train.log import Writer, check_logs, open_logs
 from mirada.train.loop import NotFinite, Step, train_loop
 from mirada.train.lora import merge_lora
 from mirada.train.pause import Clock
@@ -43,12 +45,14 @@ def train(
     clock = Clock()
     with joined(), clock.noticing_sleep():
         watched = monitor if monitor is not None and rank() == 0 else Monitor()
-        return _train(data, settings, out, resume, where, strict, command, log, watched, clock)
+        options = [*(["--device", device] if device != "auto" else []), *(["--strict"] if strict else []),
+                   *(word for name in log for word in ("--log", name))]  # fmt: skip
+        return _train(data, settings, out, resume, where, strict, command, log, options, watched, clock)
 
 
 def _train(
     data: str, settings: Settings, out: str | None, resume: bool, device: torch.device, strict: bool,
-    command: Sequence[str], log: Sequence[str], monitor: Monitor, clock: Clock,
+    command: Sequence[str], log: Sequence[str], options: Sequence[str], monitor: Monitor, clock: Clock,
 ) -> dict[str, Any]:  # fmt: skip
     begun, leads = clock(), rank() == 0
     folder = RunFolder(out) if out else RunFolder.unused(data)
@@ -64,11 +68,20 @@ def _train(
         if leads and not resume:
             folder.create(run.settings, data, list(command))
             stack.enter_context(folder.held())
-        return _carry_out(run, folder, resume, log if leads else (), begun, clock)
+        to_go_on = command_to_resume(data, folder, options)
+        return _carry_out(run, folder, resume, log if leads else (), to_go_on, begun, clock)
+
+
+def command_to_resume(data: str, folder: RunFolder, options: Sequence[str]) -> str:
+    """What a person types to go on with the run."""
+    several = processes()
+    start = ["torchrun", "--nproc-per-node", str(several), "-m"] if several > 1 else []
+    words = [*start, "mirada", "train", os.path.abspath(data), "--out", str(folder.path), *options, "--resume"]
+    return shlex.join(words)
 
 
 def _carry_out(
-    run: Run, folder: RunFolder, resume: bool, log: Sequence[str], begun: float, clock: Clock
+    run: Run, folder: RunFolder, resume: bool, log: Sequence[str], to_go_on: str, begun: float, clock: Clock
 ) -> dict[str, Any]:
     leads = rank() == 0
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "reading": clock() - begun}
@@ -79,11 +92,14 @@ def _carry_out(
     if leads and resume:
         folder.forget_after(state["step"])
     used = state["seconds"]
-    step, seconds = _train_to_the_end(run, folder, state, log, clock)
+    writers = open_logs(log, folder.path, state["step"])
+    step, seconds = _train_to_the_end(run, folder, state, writers, to_go_on, clock)
     if not leads:
         return {}
 
     metrics, predictions = run.measure(on_progress=run.monitor.progress)
+    for write in writers if metrics else ():
+        write({"step": step, **metrics})
     if run.average is not None:
         run.average.swap(run.learner)  # what was measured is what is saved
     if run.settings.lora:
@@ -110,7 +126,7 @@ def _carry_out(
 
 
 def _train_to_the_end(
-    run: Run, folder: RunFolder, state: dict[str, Any], log: Sequence[str], clock: Clock
+    run: Run, folder: RunFolder, state: dict[str, Any], writers: Sequence[Writer], to_go_on: str, clock: Clock
 ) -> tuple[int, float]:
     """The loop with its measuring, logging and saving; returns how many updates were made, and the seconds they took.
 
@@ -127,7 +143,8 @@ def _train_to_the_end(
         )
         budget = 1e-3  # ends after one step
 
-    def save() -> None:
+    def save() -> None:  # the smaller one first: there may be room for it alone
+        run.save_model(folder, step)
         now = {"step": step, "seconds": seconds, "reading": state["reading"]} | run.facts
         save_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average, now)
 
@@ -135,7 +152,7 @@ def _train_to_the_end(
         run.learner, run.loader, run.optimisers, run.average, settings,
         budget=budget, started=saved_at - seconds, step=step, clock=clock,
     )  # fmt: skip
-    record = Recorder(run, folder, log) if leads else None
+    record = Recorder(run, folder, writers) if leads else None
     run.monitor.progress("starting", 0, 1)
     try:
         with stop_between_steps() as stopped:
@@ -146,37 +163,41 @@ def _train_to_the_end(
                 stopping = any_of(stopped(), run.device)
                 if leads and (stopping or clock() - saved_at > 60 * settings.checkpoint_minutes):
                     save()
-                    run.save_model(folder, step)
                     saved_at = clock()
                 if stopping:
-                    run.monitor.note(f"Saved after step {step}; the model so far is {folder.model}. To go on: "
-                                     f"{folder.command_to_resume()}")  # fmt: skip
+                    run.monitor.note(
+                        f"Saved after step {step}; the model so far is {folder.model}. To go on: {to_go_on}"
+                    )
                     raise KeyboardInterrupt
-    except MiradaError as error:
-        kept = f" To go on: {folder.command_to_resume()}" * folder.checkpoint.exists()
+            if leads:
+                save()
+    except (MiradaError, OSError) as error:
+        said = str(error) if isinstance(error, MiradaError) else f"Cannot write to {folder.path} ({error.strerror})."
+        kept = (
+            f" To go on: {to_go_on}"
+            if folder.checkpoint.exists()
+            else (f" What was learned so far is in {folder.model}." * folder.model.exists())
+        )
         if isinstance(error, NotFinite):
             kept = f" What was learned before is in {folder.model}: start from it with --init." * folder.model.exists()
             if leads:
                 folder.append({"step": step + 1, "progress": progress, "seconds": seconds, "loss": None})
-        raise MiradaError(f"{error}{kept}") from error
-    if leads:
-        save()
-        run.save_model(folder, step)
+        raise MiradaError(f"{said}{kept}") from error
     return step, seconds
 
 
 class Recorder:
     """Measures now and then, and writes down each step."""
 
-    def __init__(self, run: Run, folder: RunFolder, log: Sequence[str]) -> None:
-        self.run, self.folder, self.writers = run, folder, open_logs(log, folder.path)
-        self.watch = Watch(run.learner, run.health, folder.rows(), run.monitor.note)
-        self.measured = -1  # how many of the run's validations are due
+    def __init__(self, run: Run, folder: RunFolder, writers: Sequence[Writer]) -> None:
+        self.run, self.folder, self.writers, earlier = run, folder, writers, folder.rows()
+        self.watch = Watch(run.learner, run.health, earlier, run.monitor.note)
+        self.measured = self._due(earlier[-1]["progress"]) if earlier else 0  # how many of the run's validations
 
     def __call__(self, done: Step) -> None:
         run, row = self.run, {"step": done.step, "progress": done.progress, "seconds": done.seconds, **done.scalars}
-        due = int(done.progress * (run.settings.validate + 1))
-        if due > max(self.measured, 0) and done.progress < 1 and (self.measured >= 0 or done.step == 1):
+        due = self._due(done.progress)
+        if due > self.measured and done.progress < 1:
             metrics, _ = run.measure(limit=2000)
             row |= metrics
             run.monitor.measured(done.step, metrics)
@@ -188,3 +209,6 @@ class Recorder:
         self.folder.append(row)
         for write in self.writers:
             write(row)
+
+    def _due(self, progress: float) -> int:
+        return int(progress * (self.run.settings.validate + 1))

@@ -209,12 +209,22 @@ def read_recipe(name: str) -> dict[str, Any]:
     if name in recipe_names():
         text, where = (_recipes() / f"{name}.yaml").read_text(encoding="utf-8"), f"recipe {name}"
     elif Path(name).is_file():
-        text, where = Path(name).read_text(encoding="utf-8"), name
+        text, where = read_text(Path(name)), name
     else:
         nearest = get_close_matches(name, recipe_names(), 1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(recipe_names())}, or name a file."
         raise MiradaError(f"There is no recipe {name!r}: {hint}")
     return read_settings(text, where)
+
+
+def read_text(path: Path) -> str:
+    """Raises `MiradaError` for a file that cannot be read, or is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise MiradaError(f"Cannot read {path}: it is not UTF-8; save it as UTF-8 text.") from None
+    except OSError as error:
+        raise MiradaError(f"Cannot read {path} ({error.strerror}): give yourself access to it.") from error
 
 
 def read_settings(text: str, where: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Data, model and optimiser of one run, from its settings; and who watches it."""
 
+import os
 from dataclasses import replace
 from hashlib import blake2b
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from mirada.train.loop import Step
 from mirada.train.lora import add_lora, merged
 from mirada.train.optimiser import build_optimisers, choose_optimiser
 from mirada.train.settings import Settings
-from mirada.train.take_over import take_over
+from mirada.train.take_over import objective_to_go_on_with, take_over
 from mirada.train.validation import Validation
 
 __all__ = ["Monitor", "Run"]
@@ -69,6 +69,11 @@ class Run:
         start = load(settings.init, on_progress=monitor.progress) if settings.init is not None else None
         name = check_network(start, settings)
         dataset = open_data(data, strict=strict)
+        if (going_on := objective_to_go_on_with(settings, start, dataset)) != settings:
+            settings, name = going_on, check_network(start, going_on)
+            monitor.note(
+                f"These images have no labels: going on with {settings.objective}, as {settings.init} was made."
+            )
         parts = train_and_validation(dataset, settings.seed)
         terms = sum_of_terms(settings.objective)
         if all(issubclass(OBJECTIVES[term.name], TwoTowers) for term in terms):
@@ -130,8 +135,10 @@ class Run:
         self.model = Model(
             name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
-            provenance={"objective": settings.objective, "init": settings.init, "data": Path(data).resolve().name,
-                        "seed": settings.seed, "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
+            provenance={"objective": settings.objective, "init": _name(settings.init),
+                        "data": os.path.basename(os.path.realpath(data)), "names": dataset.fingerprint,
+                        "seed": settings.seed,
+                        "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
         )  # fmt: skip
         if (towers := self.learner.towers()) is not None:
             self.model.add_towers(towers.text, towers.tokenizer, towers.project)
@@ -140,7 +147,7 @@ class Run:
             on_progress=monitor.progress,
         )  # fmt: skip
         if supervised and not self.validation.labels:
-            monitor.note("No accuracy is measured: of the images that are held out, none has a label.")
+            monitor.note("No accuracy is measured: of the images that are held out, none can be read and has a label.")
         self.health: Health | None = None
         self._probe()
         self.skipped = [entry._asdict() for entry in dataset.skipped]
@@ -174,7 +181,7 @@ class Run:
         words = "" if tokens is None or tokens.vocabulary is None else tokens.vocabulary
         return {
             "classes": self.classes, "images": len(self.images), "mean": list(pixels.mean), "std": list(pixels.std),
-            "vocabulary": blake2b(words.encode(), digest_size=16).hexdigest(),
+            "processes": processes(), "vocabulary": blake2b(words.encode(), digest_size=16).hexdigest(),
         }  # fmt: skip
 
     def go_on(self, facts: dict[str, Any]) -> None:
@@ -191,6 +198,9 @@ class Run:
         if facts.get("images", len(self.images)) != len(self.images):
             self.monitor.note(f"There are {len(self.images):,} images to train on now, and there were "
                               f"{facts['images']:,} before.")  # fmt: skip
+        if facts.get("processes", processes()) != processes():
+            self.monitor.note(f"There are {processes()} processes now, and there were {facts['processes']} before: "
+                              "they draw other random numbers.")  # fmt: skip
         mean, std = (tuple(facts.get(name, getattr(self.model.preprocess, name))) for name in ("mean", "std"))
         self.model.preprocess = replace(self.model.preprocess, mean=mean, std=std)
         self.loader.mean, self.loader.std = torch.tensor(mean), torch.tensor(std)
@@ -239,3 +249,8 @@ class Run:
         if same and start is not None and start.head is not None:
             head.load_state_dict(start.head.state_dict())
         return head
+
+
+def _name(ref: str | None) -> str | None:
+    """The last part of a path, and another reference as it is: a model that goes to others tells of no folders."""
+    return os.path.basename(os.path.realpath(ref)) if ref is not None and os.path.exists(ref) else ref

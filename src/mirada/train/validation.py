@@ -1,6 +1,6 @@
 """What a run is measured on: images it does not learn from, with their labels or captions."""
 
-from mirada.data.images import Images, Progress
+from mirada.data.images import Images, NoImages, Progress
 from mirada.data.splits import TrainAndValidation
 from mirada.evaluate.accuracy import accuracy
 from mirada.evaluate.pairs import pair_retrieval
@@ -33,7 +33,12 @@ class Validation:
         self.paired = 0
         self.retention: Retention | None = None
         if (self.labels or self.captions) and rank() == 0:  # nobody else measures
-            self.images = evaluation_images(model, source, strict=strict, on_progress=on_progress)
+            try:
+                self.images = evaluation_images(model, source, strict=strict, on_progress=on_progress)
+            except NoImages:
+                self.labels = self.captions = False
+                return
+            self.labels = self.labels and bool((self.images.labels >= 0).any())
             if self.captions and knew_words:
                 self.retention = Retention(model, self.images)  # before any step
 
