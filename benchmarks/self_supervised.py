@@ -314,7 +314,9 @@ def page() -> None:
         "ImageNet; its learning rate's peak is 5e-4 for a batch of 256, in proportion to the batch, unless a row says "
         "another. *tuned* has heads as small as Mirada's, half the jitter, no blur and fewer crops; *tuned further* "
         "also the crops, temperatures, prototypes and momentum of Mirada's own row. What lightly has no setting for, "
-        "and Mirada's recipe has, is half the image size for most of the time. How fast both are: "
+        "and Mirada's recipe has, is half the image size for most of the time. A machine that is called (AVX2) has "
+        "neither AVX-512 nor bfloat16, and sees about half as many images in the same time. "
+        "How fast both are: "
         "[numbers/self-supervised-speed.md](numbers/self-supervised-speed.md). What it is worth where there are few "
         "labels: [fine-tuning.md](fine-tuning.md).", "",
         *curves,

@@ -41,6 +41,16 @@ def test_it_keeps_to_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> N
     assert 5 * (sum(found) - 1) <= 0.05 * 200
 
 
+def test_the_latter_half_of_a_short_run_is_looked_at_twice_whatever_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(module.time, "monotonic", lambda: 5.0 * next(clock))
+    one, course = watch([]), rows(10, each=1.0)
+    assert [row["step"] for row in course if one.after(row)] == [1, 5, 10]
+    before = [row | ({"health/rank": 3.0} if row["step"] in (1, 5) else {}) for row in course[:5]]
+    again = watch([], before)
+    assert [row["step"] for row in course[5:] if again.after(row)] == [6, 10]
+
+
 def test_it_says_a_thing_once() -> None:
     said: list[str] = []
     one = watch(said, images=False)

@@ -342,6 +342,13 @@ def test_an_augmentation_that_no_term_takes_is_noted(folder_of_shapes: Path, tmp
         notes.clear()
 
 
+def test_a_budget_that_is_used_up_takes_no_more_steps(folder_of_shapes: Path, tmp_path: Path) -> None:
+    settings = TINY.with_changes({"steps": None, "budget": 3.0}, "test")
+    first = train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
+    again = train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+    assert again["steps"] == first["steps"]
+
+
 def test_the_last_step_of_a_budget_ends_the_run(folder_of_shapes: Path, tmp_path: Path) -> None:
     settings = TINY.with_changes({"objective": "rotation", "budget": 3.0, "steps": None}, "test")
     train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any, NamedTuple
 
-__all__ = ["RULES", "Alarm", "diagnose"]
+__all__ = ["HALF", "RULES", "Alarm", "diagnose"]
 
 EARLY = 0.25  # share of a run before which nothing that only takes time is called a disease
 HALF = 0.5  # and before which a task that stands at chance may still be about to be understood

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mirada.doctor.diagnosis import diagnose
+from mirada.doctor.diagnosis import HALF, diagnose
 from mirada.doctor.health import Health
 from mirada.objectives import Learner
 
@@ -12,7 +12,7 @@ __all__ = ["Watch"]
 
 TIMES = 20  # measurements in a run
 MOST = 20_000  # steps that are remembered; of a longer run every second, fourth, ... of those before
-SHARE = 0.05  # of the run's time that all of them may take; fewer are made where one takes long
+SHARE = 0.05  # of the run's time that all of them may take; fewer are made where one takes long, but for three
 
 
 class Watch:
@@ -30,18 +30,21 @@ class Watch:
         self.learner, self.health, self.rows, self.say = learner, health, thinned(rows), say
         self._said: set[str] = set()
         self._due, self._spent, self._longest = -1, 0.0, 0.0
+        self._half = any(_measured(row) and row.get("progress", 0.0) >= HALF for row in self.rows)
 
     def after(self, row: dict[str, Any]) -> dict[str, float]:
         """What was measured after the step of `row`, which is nothing after most steps."""
         due = int(row["progress"] * TIMES)
         measured: dict[str, float] = {}
-        last = row["progress"] >= 1
-        affordable = self._spent + self._longest <= SHARE * row["seconds"] or last
-        if self.health is not None and due > self._due and (affordable or self._due < 0):
+        affordable = self._spent + self._longest <= SHARE * row["seconds"]
+        # Whatever it takes, since collapse shows in the latter half: its first, its last, and the very first.
+        needed = self._due < 0 or row["progress"] >= 1 or (row["progress"] >= HALF and not self._half)
+        if self.health is not None and due > self._due and (affordable or needed):
             begun = time.monotonic()
             measured = self.health.measure(self.learner)
             took = time.monotonic() - begun
             self._spent, self._longest = self._spent + took, max(self._longest, took)
+            self._half = self._half or row["progress"] >= HALF
         judge = due > self._due
         self.rows.append(row | measured)
         if len(self.rows) > MOST:
@@ -55,11 +58,15 @@ class Watch:
         return measured
 
 
+def _measured(row: dict[str, Any]) -> bool:
+    return any(key.startswith("health/") for key in row)
+
+
 def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """At most `MOST` of them: all that hold a measurement of health or a loss that is no number, and of the others as
     many even ones as there is room for."""
     while len(rows) > MOST:
-        special = [row.get("loss", 0.0) is None or any(key.startswith("health/") for key in row) for row in rows]
+        special = [row.get("loss", 0.0) is None or _measured(row) for row in rows]
         if sum(special) > MOST // 2:
             return rows
         rows = [row for number, (row, kept) in enumerate(zip(rows, special, strict=True)) if kept or number % 2]

@@ -134,7 +134,7 @@ def _train_to_the_end(
     come off a budget.
     """
     settings, leads = run.settings, rank() == 0
-    step, seconds, progress = int(state["step"]), float(state["seconds"]), 0.0
+    step, seconds, progress = int(state["step"]), float(state["seconds"]), float(state.get("progress", 0.0))
     saved_at = clock()
     budget = settings.budget
     if budget is not None and (budget := budget - state["reading"]) <= 0:
@@ -145,10 +145,11 @@ def _train_to_the_end(
 
     def save() -> None:  # the smaller one first: there may be room for it alone
         run.save_model(folder, step)
-        now = {"step": step, "seconds": seconds, "reading": state["reading"]} | run.facts
+        now = {"step": step, "seconds": seconds, "progress": progress, "reading": state["reading"]} | run.facts
         save_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average, now)
 
-    steps = train_loop(
+    # A budget that left no room for another step is used up, though some of it is left.
+    steps = iter(()) if progress >= 1 else train_loop(
         run.learner, run.loader, run.optimisers, run.average, settings,
         budget=budget, started=saved_at - seconds, step=step, clock=clock,
     )  # fmt: skip

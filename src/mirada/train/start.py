@@ -137,8 +137,7 @@ class Run:
             mirror=settings.mirror,
             provenance={"objective": settings.objective, "init": _name(settings.init),
                         "data": os.path.basename(os.path.realpath(data)), "names": dataset.fingerprint,
-                        "seed": settings.seed,
-                        "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
+                        "seed": settings.seed, "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
         )  # fmt: skip
         if (towers := self.learner.towers()) is not None:
             self.model.add_towers(towers.text, towers.tokenizer, towers.project)
