@@ -115,6 +115,7 @@ def test_ctrl_c_saves_and_resumes(folder_of_shapes: Path, tmp_path: Path) -> Non
 
 
 def test_a_budget_ends_on_time(folder_of_shapes: Path, tmp_path: Path) -> None:
+    train(str(folder_of_shapes), TINY.with_changes({"steps": 1}, "test"), out=str(tmp_path / "first"))  # imports
     settings = TINY.with_changes({"budget": 2.0}, "test")
     train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
