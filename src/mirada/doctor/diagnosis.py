@@ -25,6 +25,8 @@ LOST_RANK = 0.4  # of the highest rank that training has reached
 AT_BOUND = 0.99  # of the largest scale that CLIP allows; one may have started there
 SAME_IMAGES = 1e-3  # deviation of normalised pixels
 RECENT = 20  # batches, of which some may have few captions
+FEW_STEPS = 50  # updates of a whole run
+BEGUN = 0.05  # share of it after which its length is known well enough
 FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
 
 
@@ -198,7 +200,19 @@ def few_others(course: Course) -> Iterator[Alarm]:
             )  # fmt: skip
 
 
+def few_steps(course: Course) -> Iterator[Alarm]:
+    if course.progress < BEGUN or not any(course.values("health/rank")):
+        return
+    count = round(max(row["step"] for row in course.rows) / course.progress)
+    if count < FEW_STEPS:
+        told = "has made" if course.progress >= 1 else "will have made about"
+        yield Alarm(
+            "too few steps", f"At its end the run {told} {count} updates, too few to learn much.",
+            "Give it a larger --budget, or smaller batches of smaller images, as --recipe self-supervised-64 has.",
+        )  # fmt: skip
+
+
 RULES: tuple[Rule, ...] = (
     not_a_number, identical_images, collapse, sharp_targets, equal_features, rank_falls, nothing_learned,
-    scale_at_its_bound, few_others,
+    scale_at_its_bound, few_others, few_steps,
 )  # fmt: skip
