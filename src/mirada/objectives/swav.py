@@ -24,8 +24,8 @@ class SwAV(Objective):
         distortion: of the two large crops, and `small_distortion` of the others.
         small, small_share: how many small crops there are, and their side over that of the large ones.
         prototypes: K.
-        temperature: of predictions; `epsilon` smooths the assignments (appendix A.1). With 0.05 small networks on
-            small pictures may give every image the same answer: then take 0.01 or 0.02, as docs/objectives.md does.
+        temperature: of predictions; `epsilon` smooths the assignments (appendix A.1). The paper's, for millions of
+            images, is 0.05, with which small networks on small pictures may give every image the same answer.
         queue: how many features of earlier batches take part in the assignment, for batches much smaller than K; 0 is
             off. They do from `queue_start` of the training on (section 4.2 and appendix A.1).
         freeze: share of the training in which prototypes keep their place (appendix A.1).
@@ -37,7 +37,7 @@ class SwAV(Objective):
     def __init__(
         self, backbone: Encoder, *, distortion: Distortion = "dino", small_distortion: Distortion = "dino-small",
         small: int = 4, small_share: float = 0.5, prototypes: int = 256, temperature: float = 0.1,
-        epsilon: float = 0.05, queue: int = 0, queue_start: float = 0.15, freeze: float = 0.01, hidden: int = 512,
+        epsilon: float = 0.02, queue: int = 0, queue_start: float = 0.15, freeze: float = 0.01, hidden: int = 512,
         out: int = 128,
     ) -> None:  # fmt: skip
         super().__init__()
