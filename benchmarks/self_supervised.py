@@ -38,7 +38,6 @@ from mirada.train.settings import parse_duration
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "numbers" / "self-supervised.jsonl"
 PAGE = ROOT / "docs" / "objectives.md"
-ORDINALS = ("first", "second", "third", "fourth", "fifth")
 LEVEL = 1.0  # points that say nothing: test images are few, and seeds differ by as much
 PICTURE = ROOT / "docs" / "images" / "objectives.svg"
 
@@ -137,10 +136,10 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         mine = [row for row in trained_rows if (*(row[name] for name in setting), row["budget"]) == key]
         still = [row for row in recorded if not row["budget"] and row["data"] == data and row["image_size"] == size
                  and row["model"] in ("", model)]  # fmt: skip
-        machines = list(dict.fromkeys(row["machine"] for row in mine))  # the first needs no mark
+        named = list(dict.fromkeys(row["machine"] for row in mine))  # the first needs no mark
         groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = defaultdict(list)
         for row in mine + still:
-            where = row["machine"] if row["budget"] else machines[0]
+            where = row["machine"] if row["budget"] else named[0]
             groups[(row["objective"], row["library"], row["flags"], where)].append(row)
         seeds = sorted({row["seed"] for row in mine})
         lines += [
@@ -152,8 +151,8 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         for (objective, library, flags, where), same in order:
             name = f"*{objective}*" if objective in ("pixels", "untrained") else f"`{short(objective)}`"
             how = f"`{objective}` {flags}".strip() if flags else f"`{objective}`" * (objective != short(objective))
-            if where != machines[0]:
-                how = f"{how or f'`{objective}`'}, on the {ORDINALS[machines.index(where)]} machine"
+            if where != named[0]:
+                how = f"{how or f'`{objective}`'}, on machine {named.index(where) + 1}"
             if how and how not in settings:
                 settings.append(how)
             number = f" <sup>{settings.index(how) + 1}</sup>" if how else ""
@@ -167,8 +166,8 @@ def tables(recorded: list[dict[str, Any]]) -> list[str]:
         lines += [
             "", *([*(f"{number}. {how}" for number, how in enumerate(settings, 1)), ""] if settings else []),
             f"Accuracy in percent on {mine[0]['measured']:,} test images, mean and standard deviation over seeds "
-            f"({', '.join(map(str, seeds))}); batch {batch}. Machine{'s' * (len(machines) > 1)}: "
-            f"{'; '.join(machines)}.", "",
+            f"({', '.join(map(str, seeds))}); batch {batch}. Machine{'s' * (len(named) > 1)}: "
+            f"{named[0] if len(named) == 1 else '; '.join(f'({n}) {one}' for n, one in enumerate(named, 1))}.", "",
             *baselines(mine, still), *sums(mine),
             f"Repeat: `python benchmarks/self_supervised.py run DATA --name '{data}' --model \"{model}\" --image-size "
             f"{size} --batch {batch} --budget {budget} --objectives \"...\" --flags ...`.", "",
@@ -187,12 +186,12 @@ def baselines(trained_rows: list[dict[str, Any]], still: list[dict[str, Any]]) -
     lines = []
     for measure, title in (("linear", "the linear probe"), ("knn", "nearest neighbours")):
         bar = max((row[measure] for row in still), default=0.0)
-        seeds: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        seeds: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
         for row in trained_rows:
             name = f"{'' if row['library'].startswith('mirada') else 'lightly: '}`{short(row['objective'])}`"
-            seeds[name, row["objective"], row["flags"]].append(row[measure])
+            seeds[name, row["objective"], row["flags"], row["machine"]].append(row[measure])
         best: dict[str, float] = defaultdict(float)  # of the settings of a method
-        for (name, _, _), found in seeds.items():
+        for (name, *_), found in seeds.items():
             best[name] = max(best[name], statistics.mean(found))
         good = sorted(name for name, found in best.items() if found > bar + LEVEL)
         bad = sorted(set(best) - set(good))

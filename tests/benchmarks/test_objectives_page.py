@@ -65,8 +65,8 @@ def test_rows_of_another_machine_are_marked_and_compared_with_nothing(
     text = "\n".join(tables([*STILL, *TRAINED, *slow]))
     assert "| `rotation` | mirada 1 | 50.0 |" in text
     assert "| `rotation` <sup>2</sup> | mirada 1 | 52.0 |" in text
-    assert "2. `rotation`, on the second machine" in text
-    assert "Machines: this one; that one." in text
+    assert "2. `rotation`, on machine 2" in text
+    assert "Machines: (1) this one; (2) that one." in text
     assert "45.0 against 50.0 of `rotation`" in text
     monkeypatch.setattr(self_supervised, "PICTURE", tmp_path / "objectives.svg")
     assert not draw([*STILL, *TRAINED, *slow])

@@ -106,7 +106,7 @@ def test_classes_the_model_does_not_know(new_shapes: Callable[[int], Path], trai
     (["--objective", "supervised(smothing=1)"], "has no option 'smothing'"),
     (["--augment", "wild"], "'wild'"),
     (["--recipe", "dmo"], "did you mean 'demo'?"),
-    (["--model", "hf:facebook/dinov2-small"], "write --init hf:facebook/dinov2-small instead of --model"),
+    (["--model", "hf:facebook/dinov2-small"], "write --init hf:facebook/dinov2-small and no model"),
     (["--steps", "0"], "steps must be above 0"),
     (["--epochs", "0"], "epochs must be above 0"),
     (["--epochs", "1", "--steps", "1"], "one of epochs, steps and budget"),

@@ -56,8 +56,15 @@ def test_a_scale_that_began_at_its_bound_has_not_run_there() -> None:
 
 
 def test_answers_that_are_sure_because_they_know_are_healthy() -> None:
-    """The course of SwAV with an epsilon of 0.01 in docs/objectives.md, which had learned second best."""
+    """SwAV with an epsilon of 0.01 ends so in docs/objectives.md, where it has learned second best."""
     assert diagnose(course({"health/dino_entropy": 0.0665, "health/dino_information": 0.89}, since=0.0)) == []
+
+
+def test_few_steps_are_foreseen_where_they_are_surely_few() -> None:
+    (found,) = diagnose(course({}, upto=0.5, steps=20))
+    assert found.message == "The run will make about 20 updates, too few to learn much."
+    assert diagnose(course({}, upto=0.5, steps=40)) == []
+    assert diagnose(course({}, steps=40))[0].message == "The run has made 40 updates, too few to learn much."
 
 
 def test_every_rule_has_a_course() -> None:

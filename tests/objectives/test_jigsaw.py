@@ -120,7 +120,7 @@ def test_too_small_images_are_drawn_larger_or_refused() -> None:
 
 @pytest.mark.parametrize("count", [1, 10001])
 def test_impossible_numbers_of_orders_are_refused(count: int) -> None:
-    with pytest.raises(MiradaError, match=f"one of {count} orders: use from 2 to 10000"):
+    with pytest.raises(MiradaError, match=f"among {count} orders: use from 2 to 10000"):
         Jigsaw(build("vit-pico/4(depth=1, image_size=16)"), orders=count)
 
 

@@ -161,5 +161,5 @@ def test_options_that_do_not_fit(options: dict[str, object], message: str) -> No
 
 def test_an_image_of_one_patch_is_refused() -> None:
     for objective in (Masked(build(MODEL)), DINO(build(MODEL), masked=1.0)):
-        with pytest.raises(MiradaError, match="4x4 pixels have one alone of 4: use a larger image size"):
+        with pytest.raises(MiradaError, match="4x4 pixels are a single one: use a larger image size"):
             objective.views(samples(size=(4, 4)))

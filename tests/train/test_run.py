@@ -175,7 +175,7 @@ def test_few_labels_none_of_which_is_held_out(new_shapes: Callable[[int], Path],
     result = train(str(tmp_path / "some.csv"), settings, out=str(tmp_path / "run"), monitor=Heard())
     assert result["metrics"] == {}
     assert mirada.load(result["run"]).classes == ["blue", "green", "red"]
-    assert "No accuracy is measured: of the images that are held out, none can be read and has a label." in notes
+    assert "No accuracy is measured: of the held-out images that can be read, none has a label." in notes
 
 
 def test_every_process_gets_as_many_images(folder_of_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,8 @@ def test_held_out_files_that_are_all_broken_are_no_reason_to_stop(folder_of_shap
 
     result = train(str(data), TINY, out=str(tmp_path / "run"), monitor=Notes())
     assert result["metrics"] == {}
-    assert "No accuracy is measured: of the images that are held out, none can be read and has a label." in notes
+    assert [Path(entry["path"]).name for entry in result["skipped"]] == ["000.png"]
+    assert "No accuracy is measured: of the held-out images that can be read, none has a label." in notes
     with pytest.raises(MiradaError, match="Cannot read"):
         train(str(data), TINY, out=str(tmp_path / "strict"), strict=True)
 
@@ -343,11 +344,17 @@ def test_an_augmentation_that_no_term_takes_is_noted(folder_of_shapes: Path, tmp
         notes.clear()
 
 
-def test_a_budget_that_is_used_up_takes_no_more_steps(folder_of_shapes: Path, tmp_path: Path) -> None:
-    settings = TINY.with_changes({"steps": None, "budget": 3.0}, "test")
-    first = train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
-    again = train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
-    assert again["steps"] == first["steps"]
+def test_a_budget_that_is_used_up_takes_no_more_steps_unless_it_is_raised(
+    folder_of_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, run = TINY.with_changes({"budget": 3.0}, "test"), tmp_path / "run"
+    first = train(str(folder_of_shapes), settings, out=str(run))
+    early = {"seconds": 0.5}  # as if the last step had left much of it, but no room for another
+    monkeypatch.setattr("mirada.train.run.load_checkpoint", lambda *given: load_checkpoint(*given) | early)
+    assert train(str(folder_of_shapes), settings, out=str(run), resume=True)["steps"] == first["steps"]
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("budget: 3.0", "budget: 6.0"))
+    assert train(str(folder_of_shapes), settings, out=str(run), resume=True)["steps"] > first["steps"]
 
 
 def test_the_last_step_of_a_budget_ends_the_run(folder_of_shapes: Path, tmp_path: Path) -> None:

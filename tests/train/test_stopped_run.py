@@ -169,7 +169,7 @@ def test_metrics_that_find_no_room_are_no_traceback(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RunFolder, "append", full)
-    with pytest.raises(MiradaError, match=r"Cannot write to .*run \(No space left on device\)"):
+    with pytest.raises(MiradaError, match=r"Cannot write to .*run \(no space left on device\)"):
         train(str(folder_of_shapes), TINY, out=str(tmp_path / "run"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import document, refused
 
 from mirada.backbones import build
 from mirada.errors import MiradaError
@@ -127,11 +128,13 @@ def test_pictures_without_labels_go_on_with_the_runs_objective(folder_of_shapes:
     with pytest.raises(MiradaError, match="These images have no labels"):
         train(str(flat), settings, out=str(tmp_path / "none"))
     train(str(flat), replace(settings, objective=DINO), out=str(tmp_path / "first"))
-    again = replace(settings, init=str(tmp_path / "first"))
-    train(str(flat), again, out=str(tmp_path / "second"))
+    begin = ("--init", tmp_path / "first", "--steps", 1, "--batch", 8)
+    document("train", flat, *begin, "--out", tmp_path / "second")
     assert read_settings((tmp_path / "second" / "config.yaml").read_text(), "it")["objective"] == DINO
-    train(str(folder_of_shapes), again, out=str(tmp_path / "third"))
+    document("train", folder_of_shapes, *begin, "--out", tmp_path / "third")
     assert read_settings((tmp_path / "third" / "config.yaml").read_text(), "it")["objective"] == "supervised"
+    said = refused(1, "train", flat, *begin, "--objective", "supervised", "--out", tmp_path / "fourth")
+    assert "These images have no labels" in said
 
 
 def rows_of(run: Path) -> list[dict[str, float]]:

@@ -52,10 +52,12 @@ def command(
 ) -> None:
     """Train a vision transformer on a folder of images, and write a model and a report."""
     from mirada.cli.screen import Screen, accuracy_line, print_json, shown, skipped_line
+    from mirada.data.sources import open_data
     from mirada.errors import Misuse, blame_the_command
     from mirada.loading import load
     from mirada.train.run import train
     from mirada.train.settings import Settings, read_recipe
+    from mirada.train.take_over import objective_to_go_on_with
 
     flags: dict[str, Any] = {
         "model": model, "objective": objective, "image_size": image_size, "epochs": epochs, "steps": steps,
@@ -77,6 +79,11 @@ def command(
             settings = replace(settings, model=(start := load(settings.init, on_progress=screen.progress)).architecture)
             if "image_size" not in given | changes:
                 settings = replace(settings, image_size=start.preprocess.size[0])
+            if "objective" not in given | changes:
+                going_on = objective_to_go_on_with(settings, start, open_data(data, strict=strict))
+                if going_on != settings:
+                    screen.note(f"These images have no labels: going on with {going_on.objective}, as {init} was made.")
+                settings = going_on
         result = train(
             data, settings, out=out, resume=resume, device=device, strict=strict,
             command=["mirada", *sys.argv[1:]], log=log or (), monitor=screen,

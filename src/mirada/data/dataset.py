@@ -135,7 +135,7 @@ class DataSet:
 
     @property
     def fingerprint(self) -> str:
-        """32 letters that are the same for the same names of samples, wherever they lie and whatever the folder is
+        """32 digits that are the same for the same names of samples, wherever they lie and whatever the folder is
         called."""
         names = sorted(name.replace(os.sep, "/") for source in self.splits.values() for name in source.names)
         return blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=16).hexdigest()

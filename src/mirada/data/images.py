@@ -21,7 +21,11 @@ Reader = Callable[[bytes], tuple[Tensor, float]]  # encoded file -> uint8 pixels
 
 
 class NoImages(MiradaError):  # noqa: N818  # it says what there is
-    """No file of a source can be read as an image."""
+    """No file of a source can be read as an image; `skipped` says of each why."""
+
+    def __init__(self, message: str, skipped: list[dict[str, str]]) -> None:
+        super().__init__(message)
+        self.skipped = skipped
 
 
 def fits_in_memory(count: int, bytes_each: int) -> bool:
@@ -100,7 +104,8 @@ class Images:
             f"None of the {len(self.source)} files can be read as an image; the first: "
             f"{self.source.path(0)} ({self.skipped[0]})."
             if len(self.source)
-            else "There are no images to read."
+            else "There are no images to read.",
+            self.skipped_files(),
         )
 
     def _decode_all(self, first: Tensor, on_progress: Progress | None) -> tuple[Tensor, Tensor]:

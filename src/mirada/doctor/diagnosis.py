@@ -26,7 +26,7 @@ AT_BOUND = 0.99  # of the largest scale that CLIP allows; one may have started t
 SAME_IMAGES = 1e-3  # deviation of normalised pixels
 RECENT = 20  # batches, of which some may have few captions
 FEW_STEPS = 50  # updates of a whole run
-BEGUN = 0.05  # share of it after which its length is known well enough
+SURELY_FEW = 30  # that are foreseen while it goes on: the first ones take long
 FEW_OTHERS = 62  # images to tell one apart from: a batch of 32 in two views
 
 
@@ -74,7 +74,7 @@ class Course:
         return self.progress < EARLY
 
 
-OR = {
+MORE_ADVICE = {
     "dino": ", or let the teacher follow more slowly: momentum=0.99 or more",
     "simclr": ", or raise its temperature, which may be too sharp: 0.1 to 0.5",
 }  # fmt: skip
@@ -168,7 +168,7 @@ def nothing_learned(course: Course) -> Iterator[Alarm]:
         if relative > ABOVE_CHANCE:
             yield Alarm(
                 "diverging", f"{term} is worse than guessing: its loss is {relative:.2f} times that of chance.",
-                f"Lower the learning rate (--lr; muon_learning_rate in a recipe){OR.get(term, '')}.",
+                f"Lower the learning rate (--lr; muon_learning_rate in a recipe){MORE_ADVICE.get(term, '')}.",
             )  # fmt: skip
         elif course.progress >= HALF and relative > AT_CHANCE and not course.says_the_same(term):
             yield Alarm(
@@ -201,14 +201,15 @@ def few_others(course: Course) -> Iterator[Alarm]:
 
 
 def few_steps(course: Course) -> Iterator[Alarm]:
-    if course.progress < BEGUN or not any(course.values("health/rank")):
+    if course.young or not any(course.values("health/rank")):
         return
+    done = course.progress >= 1
     count = round(max(row["step"] for row in course.rows) / course.progress)
-    if count < FEW_STEPS:
-        told = "has made" if course.progress >= 1 else "will have made about"
+    if count < (FEW_STEPS if done else SURELY_FEW):
+        told = f"has made {count}" if done else f"will make about {count}"
         yield Alarm(
-            "too few steps", f"At its end the run {told} {count} updates, too few to learn much.",
-            "Give it a larger --budget, or smaller batches of smaller images, as --recipe self-supervised-64 has.",
+            "too few steps", f"The run {told} update{'s' * (count != 1)}, too few to learn much.",
+            "Train for longer (--budget, --steps or --epochs), or with smaller batches of smaller images.",
         )  # fmt: skip
 
 

@@ -277,7 +277,7 @@ def require_known(known: Labelled, asked: Labelled, classes: list[str]) -> None:
 def seeds_of_split(model: Model, data: str, dataset: DataSet) -> list[int]:
     """The seeds by which training held out a part of these data, the last one last: of the model itself and of those
     that it started from or was blended from, as far as they were trained on data of that name, or whose samples have
-    the same names. Some samples may have come or gone since: the others are divided as before."""
+    the same names. Where some have come or gone since, few of the others change their part."""
     name, names = os.path.basename(os.path.realpath(data)), dataset.fingerprint
     seeds: list[int] = []
 
@@ -305,9 +305,9 @@ def choose_split(dataset: DataSet, wanted: str | None, seed: int | None) -> tupl
         if wanted == "train":
             return "train", parts.train, []
         if wanted in (None, "val"):
-            learned, others = len(parts.train), len(parts.validation)
-            note = (f"By their names, {learned:,} of these images trained the model: it is measured on the other "
-                    f"{others:,}; --split {only} takes all of them.")  # fmt: skip
+            note = ("The model was trained on data of this name, or of these file names: it is measured on the "
+                    f"{len(parts.validation):,} of {len(splits[only]):,} images that training holds out; "
+                    f"--split {only} takes all of them.")  # fmt: skip
             return "val", parts.validation, [note]
     if wanted is None:
         wanted = next(name for name in ("test", "val", "all", "train") if name in splits)

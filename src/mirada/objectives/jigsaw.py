@@ -130,7 +130,7 @@ class Jigsaw(Objective):
     ) -> None:  # fmt: skip
         super().__init__()
         if not 2 <= orders <= MOST:
-            raise MiradaError(f"Jigsaw does not ask for one of {orders} orders: use from 2 to {MOST}.")
+            raise MiradaError(f"Jigsaw cannot choose among {orders} orders: use from 2 to {MOST}.")
         self.views = partial(views, transform=augmentation(augment), stride=backbone.stride, count=orders, grey=grey)
         self.head = projector(9 * backbone.dim, hidden, orders)
 

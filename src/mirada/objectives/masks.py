@@ -22,8 +22,8 @@ def of_whole_patches(views: Views, stride: int) -> Views:
 def _of_whole_patches(samples: Samples, views: Views, stride: int) -> dict[str, Tensor]:
     height, width = samples.size
     if height // stride * (width // stride) == 1:
-        raise MiradaError(f"Patches are to be hidden, and images of {height}x{width} pixels have one alone of {stride}"
-                          ": use a larger image size or a smaller patch.")  # fmt: skip
+        raise MiradaError(f"Patches are to be hidden, and images of {height}x{width} pixels are a single one: "
+                          "use a larger image size or a smaller patch.")  # fmt: skip
     if height % stride or width % stride:
         below = max(1, height // stride) * stride
         raise MiradaError(f"Patches of {stride} pixels are to be hidden, and images of {height}x{width} pixels do not "

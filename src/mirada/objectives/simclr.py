@@ -67,7 +67,7 @@ class SimCLR(Contrast):
         pooled = [samples[name] for name in self.pooled]
         if len(pooled[0]) * processes() < 2:
             raise MiradaError("SimCLR tells images of a batch apart, and there is one: use a batch of 2 or more, and "
-                              "as many images to train on.")  # fmt: skip
+                              "at least 2 images to train on.")  # fmt: skip
         projected = F.normalize(self.head(torch.cat(pooled)).float(), dim=1)
         first, second = (gathered(part) for part in projected.chunk(2))
         logits, partner = contrast(first, second, self.temperature)

@@ -106,7 +106,7 @@ class TwoTowers(Contrast):
         there = gathered(samples["there"])
         if len(there) < 2:
             raise MiradaError("Words tell images of a batch apart, and there is one: use a batch of 2 or more, and "
-                              "as many images to train on.")  # fmt: skip
+                              "at least 2 images to train on.")  # fmt: skip
         scale = {"logit_scale": self.text.logit_scale.detach().exp()}
         if not math.isinf(self.hottest):
             scale["logit_bound"] = torch.tensor(math.exp(self.hottest))

@@ -22,7 +22,7 @@ def check_network(start: Model | None, settings: Settings) -> str:
     with blame_the_command():
         if start is None and published_family(settings.model) is not None:
             raise MiradaError(f"{settings.model} is a published model, to start from: write --init {settings.model} "
-                              "instead of --model.")  # fmt: skip
+                              "and no model.")  # fmt: skip
         name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
         require_colour(name)
         sides = {settings.image_size, settings.early_size or settings.image_size}

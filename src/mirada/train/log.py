@@ -29,7 +29,7 @@ def open_logs(names: Sequence[str], run: Path, step: int = 0) -> list[Writer]:
 def _tensorboard(run: Path, step: int) -> Writer:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+    writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(row: dict[str, Any]) -> None:
         for key, value in row.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mirada.data.dataset import why
 from mirada.device import choose_device
 from mirada.doctor.watch import Watch
 from mirada.errors import MiradaError
@@ -74,7 +75,7 @@ def _train(
 
 def command_to_resume(data: str, folder: RunFolder, options: Sequence[str]) -> str:
     """What a person types to go on with the run."""
-    several = processes()
+    several = int(os.environ.get("LOCAL_WORLD_SIZE", processes())) if processes() > 1 else 1
     start = ["torchrun", "--nproc-per-node", str(several), "-m"] if several > 1 else []
     words = [*start, "mirada", "train", os.path.abspath(data), "--out", str(folder.path), *options, "--resume"]
     return shlex.join(words)
@@ -145,11 +146,13 @@ def _train_to_the_end(
 
     def save() -> None:  # the smaller one first: there may be room for it alone
         run.save_model(folder, step)
-        now = {"step": step, "seconds": seconds, "progress": progress, "reading": state["reading"]} | run.facts
+        now = {"step": step, "seconds": seconds, "reading": state["reading"], "progress": progress,
+               "budget": settings.budget} | run.facts  # fmt: skip
         save_checkpoint(folder.checkpoint, run.learner, run.optimisers, run.average, now)
 
     # A budget that left no room for another step is used up, though some of it is left.
-    steps = iter(()) if progress >= 1 else train_loop(
+    used_up = settings.budget is not None and progress >= 1 and state.get("budget") == settings.budget
+    steps = iter(()) if used_up else train_loop(
         run.learner, run.loader, run.optimisers, run.average, settings,
         budget=budget, started=saved_at - seconds, step=step, clock=clock,
     )  # fmt: skip
@@ -172,8 +175,14 @@ def _train_to_the_end(
                     raise KeyboardInterrupt
             if leads:
                 save()
+            if stopped():
+                raise KeyboardInterrupt
+    except BrokenPipeError:  # who reads has left
+        raise
     except (MiradaError, OSError) as error:
-        said = str(error) if isinstance(error, MiradaError) else f"Cannot write to {folder.path} ({error.strerror})."
+        said = str(error) if isinstance(error, MiradaError) else (
+            f"Cannot write to {folder.path} ({why(error)}): free some space, or see whether you may write there."
+        )  # fmt: skip
         kept = (
             f" To go on: {to_go_on}"
             if folder.checkpoint.exists()

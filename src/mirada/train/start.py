@@ -37,7 +37,7 @@ from mirada.train.loop import Step
 from mirada.train.lora import add_lora, merged
 from mirada.train.optimiser import build_optimisers, choose_optimiser
 from mirada.train.settings import Settings
-from mirada.train.take_over import objective_to_go_on_with, take_over
+from mirada.train.take_over import take_over
 from mirada.train.validation import Validation
 
 __all__ = ["Monitor", "Run"]
@@ -69,11 +69,6 @@ class Run:
         start = load(settings.init, on_progress=monitor.progress) if settings.init is not None else None
         name = check_network(start, settings)
         dataset = open_data(data, strict=strict)
-        if (going_on := objective_to_go_on_with(settings, start, dataset)) != settings:
-            settings, name = going_on, check_network(start, going_on)
-            monitor.note(
-                f"These images have no labels: going on with {settings.objective}, as {settings.init} was made."
-            )
         parts = train_and_validation(dataset, settings.seed)
         terms = sum_of_terms(settings.objective)
         if all(issubclass(OBJECTIVES[term.name], TwoTowers) for term in terms):
@@ -146,7 +141,9 @@ class Run:
             on_progress=monitor.progress,
         )  # fmt: skip
         if supervised and not self.validation.labels:
-            monitor.note("No accuracy is measured: of the images that are held out, none can be read and has a label.")
+            monitor.note("No accuracy is measured: of the held-out images that can be read, none has a label.")
+        if towers is not None and not self.validation.captions:
+            monitor.note("No retrieval is measured: of the held-out images that can be read, none has a caption.")
         self.health: Health | None = None
         self._probe()
         self.skipped = [entry._asdict() for entry in dataset.skipped]
@@ -224,7 +221,7 @@ class Run:
     def all_skipped(self) -> list[dict[str, str]]:
         """Every file that took no part, with the reason."""
         images = self.validation.images
-        validation = images.skipped_files() if images else []
+        validation = images.skipped_files() if images else self.validation.skipped
         return self.skipped + self.images.skipped_files() + validation
 
     def _shared_evenly(self, settings: Settings) -> Settings:

@@ -21,10 +21,10 @@ CHANGE = (".parametrizations.weight.0.up", ".parametrizations.weight.0.down")
 
 
 def objective_to_go_on_with(settings: Settings, start: Model | None, dataset: DataSet) -> Settings:
-    """The settings with the objective of the run that trained `start`, where these name none and the images have no
-    labels to fine-tune with; else as they are."""
+    """The settings, in which nobody named an objective, with that of the run that trained `start` where the images have
+    no labels to fine-tune with; else as they are."""
     known = str(start.provenance.get("objective", "")) if start is not None else ""
-    if not known or dataset.classes is not None or settings.objective != Settings.objective:
+    if not known or dataset.classes is not None:
         return settings
     if any(term.name == "supervised" for term in sum_of_terms(known)):
         return settings

@@ -1,5 +1,7 @@
 """What a run is measured on: images it does not learn from, with their labels or captions."""
 
+import numpy as np
+
 from mirada.data.images import Images, NoImages, Progress
 from mirada.data.splits import TrainAndValidation
 from mirada.evaluate.accuracy import accuracy
@@ -19,6 +21,7 @@ class Validation:
     Attributes:
         name: "val" or "test", what the split truly is.
         images: None where there is nothing to measure.
+        skipped: its files that take no part, with the reason.
     """
 
     def __init__(
@@ -30,16 +33,22 @@ class Validation:
         self.labels = model.classes is not None and source.labels is not None and bool((source.labels >= 0).any())
         self.captions = captions and source.captions is not None
         self.images: Images | None = None
+        self.skipped: list[dict[str, str]] = []
         self.paired = 0
         self.retention: Retention | None = None
         if (self.labels or self.captions) and rank() == 0:  # nobody else measures
             try:
                 self.images = evaluation_images(model, source, strict=strict, on_progress=on_progress)
-            except NoImages:
+            except NoImages as error:
                 self.labels = self.captions = False
+                self.skipped = error.skipped
                 return
+            self.skipped = self.images.skipped_files()
             self.labels = self.labels and bool((self.images.labels >= 0).any())
-            if self.captions and knew_words:
+            self.captions = self.captions and any(self.images.captions(np.arange(len(self.images))))
+            if not self.labels and not self.captions:
+                self.images = None
+            if self.images is not None and self.captions and knew_words:
                 self.retention = Retention(model, self.images)  # before any step
 
     def measure(
