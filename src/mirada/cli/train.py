@@ -57,7 +57,7 @@ def command(
     from mirada.loading import load
     from mirada.train.run import train
     from mirada.train.settings import Settings, read_recipe
-    from mirada.train.take_over import objective_to_go_on_with
+    from mirada.train.take_over import self_supervised_objective
 
     flags: dict[str, Any] = {
         "model": model, "objective": objective, "image_size": image_size, "epochs": epochs, "steps": steps,
@@ -79,11 +79,10 @@ def command(
             settings = replace(settings, model=(start := load(settings.init, on_progress=screen.progress)).architecture)
             if "image_size" not in given | changes:
                 settings = replace(settings, image_size=start.preprocess.size[0])
-            if "objective" not in given | changes:
-                going_on = objective_to_go_on_with(settings, start, open_data(data, strict=strict))
-                if going_on != settings:
-                    screen.note(f"These images have no labels: going on with {going_on.objective}, as {init} was made.")
-                settings = going_on
+            known = self_supervised_objective(start) if "objective" not in given | changes else None
+            if known is not None and open_data(data, strict=strict).classes is None:
+                settings = replace(settings, objective=known)
+                screen.note(f"These images have no labels: going on with {known}, as {settings.init} was made.")
         result = train(
             data, settings, out=out, resume=resume, device=device, strict=strict,
             command=["mirada", *sys.argv[1:]], log=log or (), monitor=screen,

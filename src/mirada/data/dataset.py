@@ -14,7 +14,7 @@ from mirada.errors import MiradaError
 
 __all__ = [
     "Captions", "DataSet", "Files", "Joined", "Key", "Skipped", "Source", "as_captions", "as_keys", "few",
-    "number_classes", "readable", "require_classes", "why",
+    "number_classes", "own_name", "readable", "require_classes", "why",
 ]  # fmt: skip
 
 Key = int | str  # what the data itself calls a class, before classes are numbered
@@ -139,6 +139,11 @@ class DataSet:
         called."""
         names = sorted(name.replace(os.sep, "/") for source in self.splits.values() for name in source.names)
         return blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def own_name(path: str) -> str:
+    """What a file or folder is called, wherever it lies: the last part of its path, links followed."""
+    return os.path.basename(os.path.realpath(path))
 
 
 def read_file(path: str) -> bytes:

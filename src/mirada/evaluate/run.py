@@ -1,6 +1,5 @@
 """What `mirada evaluate` does: open a model and data, run one probe, add the interval."""
 
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from mirada.anomalies.judge import read_method
 from mirada.anomalies.probe import measure_anomalies, normal_class
-from mirada.data.dataset import few
+from mirada.data.dataset import few, own_name
 from mirada.data.images import Progress
 from mirada.data.sources import DataSet, Source, open_data
 from mirada.data.splits import train_and_validation
@@ -278,7 +277,7 @@ def seeds_of_split(model: Model, data: str, dataset: DataSet) -> list[int]:
     """The seeds by which training held out a part of these data, the last one last: of the model itself and of those
     that it started from or was blended from, as far as they were trained on data of that name, or whose samples have
     the same names. Where some have come or gone since, few of the others change their part."""
-    name, names = os.path.basename(os.path.realpath(data)), dataset.fingerprint
+    name, names = own_name(data), dataset.fingerprint
     seeds: list[int] = []
 
     def collect(provenance: dict[str, Any]) -> None:

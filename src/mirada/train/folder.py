@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from mirada.data.dataset import own_name
 from mirada.errors import MiradaError
 from mirada.train.settings import CONFIG_FORMAT, Settings, read_settings, read_text
 
@@ -35,8 +36,7 @@ class RunFolder:
     @classmethod
     def unused(cls, data: str) -> "RunFolder":
         """`runs/NAME`, or `runs/NAME-2` and so on, for data of that name."""
-        own = os.path.basename(os.path.realpath(data))
-        name = re.split(r"[.{]", own)[0].rstrip("-_ ") or "data"  # of name-{000..127}.tar, too
+        name = re.split(r"[.{]", own_name(data))[0].rstrip("-_ ") or "data"  # of name-{000..127}.tar, too
         number, path = 1, Path("runs") / name
         while path.exists():
             number += 1

@@ -21,8 +21,9 @@ def check_logs(names: Sequence[str]) -> None:
             raise MiradaError(f"Logging to {name} needs a package more: `pip install 'mirada[log]'`.")
 
 
-def open_logs(names: Sequence[str], run: Path, step: int = 0) -> list[Writer]:
-    """One writer for each, of a run that has made `step` updates: what was written of later ones does not count."""
+def open_logs(names: Sequence[str], run: Path, step: int) -> list[Writer]:
+    """One writer for each, of a run that has made `step` updates. TensorBoard drops what was written of later ones;
+    W&B begins another run."""
     return [LOGS[name](run, step) for name in names]
 
 

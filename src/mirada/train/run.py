@@ -183,11 +183,9 @@ def _train_to_the_end(
         said = str(error) if isinstance(error, MiradaError) else (
             f"Cannot write to {folder.path} ({why(error)}): free some space, or see whether you may write there."
         )  # fmt: skip
-        kept = (
-            f" To go on: {to_go_on}"
-            if folder.checkpoint.exists()
-            else (f" What was learned so far is in {folder.model}." * folder.model.exists())
-        )
+        kept = f" What was learned so far is in {folder.model}." * folder.model.exists()
+        if folder.checkpoint.exists():
+            kept = f" To go on: {to_go_on}"
         if isinstance(error, NotFinite):
             kept = f" What was learned before is in {folder.model}: start from it with --init." * folder.model.exists()
             if leads:

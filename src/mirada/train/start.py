@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mirada.backbones import build
-from mirada.data.dataset import few
+from mirada.data.dataset import few, own_name
 from mirada.data.decode import decode, to_canvas
 from mirada.data.images import Images, Progress
 from mirada.data.loader import Loader
@@ -130,8 +130,9 @@ class Run:
         self.model = Model(
             name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
-            provenance={"objective": settings.objective, "init": _name(settings.init),
-                        "data": os.path.basename(os.path.realpath(data)), "names": dataset.fingerprint,
+            # A model goes to others, and tells of no folders.
+            provenance={"objective": settings.objective, "data": own_name(data), "names": dataset.fingerprint,
+                        "init": own_name(init) if (init := settings.init) and os.path.exists(init) else init,
                         "seed": settings.seed, "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
         )  # fmt: skip
         if (towers := self.learner.towers()) is not None:
@@ -245,8 +246,3 @@ class Run:
         if same and start is not None and start.head is not None:
             head.load_state_dict(start.head.state_dict())
         return head
-
-
-def _name(ref: str | None) -> str | None:
-    """The last part of a path, and another reference as it is: a model that goes to others tells of no folders."""
-    return os.path.basename(os.path.realpath(ref)) if ref is not None and os.path.exists(ref) else ref

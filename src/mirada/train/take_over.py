@@ -1,34 +1,27 @@
 """Going on with a finished self-supervised run: not only its model, but its student, teachers and heads."""
 
 import os
-from dataclasses import replace
 
 import safetensors
 from torch import Tensor
 
-from mirada.data.dataset import DataSet
 from mirada.errors import MiradaError
 from mirada.language import sum_of_terms
 from mirada.model import Model
 from mirada.objectives import Learner
 from mirada.train.folder import RunFolder
-from mirada.train.settings import Settings
 
-__all__ = ["objective_to_go_on_with", "take_over"]
+__all__ = ["self_supervised_objective", "take_over"]
 
 ORIGINAL = ".parametrizations.weight.original"  # the name that `mirada.train.lora` leaves a matrix
 CHANGE = (".parametrizations.weight.0.up", ".parametrizations.weight.0.down")
 
 
-def objective_to_go_on_with(settings: Settings, start: Model | None, dataset: DataSet) -> Settings:
-    """The settings, in which nobody named an objective, with that of the run that trained `start` where the images have
-    no labels to fine-tune with; else as they are."""
-    known = str(start.provenance.get("objective", "")) if start is not None else ""
-    if not known or dataset.classes is not None:
-        return settings
-    if any(term.name == "supervised" for term in sum_of_terms(known)):
-        return settings
-    return replace(settings, objective=known)
+def self_supervised_objective(start: Model) -> str | None:
+    """What the run that trained `start` asked without labels; None where it had some, or is not known."""
+    known = start.provenance.get("objective")
+    supervised = known is None or any(term.name == "supervised" for term in sum_of_terms(known))
+    return None if supervised else str(known)
 
 
 def take_over(learner: Learner, run: str) -> str | None:
