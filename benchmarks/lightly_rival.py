@@ -258,7 +258,10 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    options = arguments().parse_args()
+    parser = arguments()
+    options = parser.parse_args()
+    if options.further and not (options.tuned and options.method in ("dino", "swav")):
+        parser.error("--further goes with --tuned, and with DINO and SwAV only")
     import_torchvision()
     import lightly
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mirada.data.images import Progress
 from mirada.data.sources import list_images
 from mirada.errors import MiradaError, Misuse
-from mirada.evaluate.predict import evaluation_images, of_all, unit_features
+from mirada.evaluate.predict import evaluation_images, of_all, require_finite, unit_features
 from mirada.loading import load
 from mirada.model import Model
 from mirada.zero_shot import NONE, class_vectors, probabilities, read_labels, vectors_of_nothing
@@ -51,6 +51,7 @@ def classify(
         if templates is not None:
             raise Misuse("Templates are for words: give --labels, too, or leave --templates out.")
         places, logits = of_all(model.logits, model, images, np.arange(len(images)), 64, "measuring", on_progress)
+        require_finite(logits, images.usable[places], model, source)
         shares = logits.softmax(1)
     else:
         words, notes = read_labels(labels)
@@ -59,6 +60,7 @@ def classify(
         vectors = class_vectors(model, words, chosen, on_progress=on_progress)
         nothing = None if threshold is None else vectors_of_nothing(model, chosen)
         places, features = unit_features(model, images, np.arange(len(images)), batch=64, on_progress=on_progress)
+        require_finite(features, images.usable[places], model, source)
         shares = probabilities(model, features, vectors, nothing)
     competing = nothing is not None and model.text is not None and model.text.logit_bias is None
     answers = [

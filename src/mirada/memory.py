@@ -36,6 +36,9 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
         return False
-    wanted = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
-    understood = [library.mallopt(key, value) == 1 for key, value in wanted]
+    # Older ones refuse more than 32 MB; where both are refused, the rest would only stop the threshold from rising.
+    if not any(library.mallopt(_MMAP_THRESHOLD, most) == 1 for most in (1 << 30, 1 << 25)):
+        return False
+    others = ((_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
+    understood = [library.mallopt(key, value) == 1 for key, value in others]
     return all(understood)

@@ -67,6 +67,16 @@ def test_heat_maps_show_where(textures: Path, tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "all")) == 18
 
 
+def test_long_names_are_cut(textures: Path, tmp_path: Path) -> None:
+    (tmp_path / "asked").mkdir()
+    long = tmp_path / "asked" / f"{62 * '😀'}.png"
+    shutil.copy(next((textures / "test").rglob("*.png")), long)
+    (found,) = document("anomalies", tmp_path / "asked", "--normal", textures / "train", "--model", MODEL,
+                        "--out", tmp_path / "maps")  # fmt: skip
+    assert found["path"] == str(long)
+    assert Path(found["heat_map"]).name == f"0001-{50 * '😀'}.png"
+
+
 def test_the_probe_of_the_mvtec_layout(textures: Path) -> None:
     found = document("evaluate", MODEL, textures, "--probe", "anomaly", "--method", "patches")
     assert (found["probe"], found["split"], found["n"], found["skipped"]) == ("anomaly", "test", 18, [])

@@ -108,6 +108,18 @@ def test_the_seed_of_probes(folder_of_shapes: Path) -> None:
     assert first == again != other
 
 
+def test_a_recipe_for_images_of_another_size(folder_of_shapes: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "model: vit-pico/8(depth=1)\nimage_size: 32\nearly_size: 16\nsteps: 1\nbatch: 16\nprecision: float32\n"
+    )
+    document("train", folder_of_shapes, "--recipe", recipe, "--image-size", 48, "--out", tmp_path / "run")
+    assert "early_size: 24" in (tmp_path / "run" / "config.yaml").read_text()
+    said = refused(2, "train", folder_of_shapes, "--recipe", recipe, "--image-size", 40, "--out", tmp_path / "other")
+    assert "Images begin with the recipe's early_size, 20 pixels: " in said
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_recipe_and_flags_over_it(folder_of_shapes: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("model: vit-pico/8(depth=1)\nimage_size: 24\nsteps: 99\nbatch: 16\nprecision: float32\n")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from shapes import make_shapes
 from towers import make_model
 
 from mirada.search import resident
+from mirada.search.apart import start_apart
 from mirada.search.index import Index
 from mirada.search.table import rows_of
 
@@ -56,6 +58,39 @@ def test_from_a_folder_to_a_hit(new_shapes: Callable[[int], Path], model: str, t
     assert found[0]["path"] == str(folder / "first.png")
     assert found[0]["score"] == pytest.approx(1, abs=1e-3)
     assert run("index", folder, "--index", where).stdout.startswith("nothing changed; 7 pictures in ")
+
+
+def test_on_a_terminal_the_document_goes_where_it_is_asked_for(
+    new_shapes: Callable[[int], Path], model: str, tmp_path: Path
+) -> None:
+    ours, its = os.openpty()
+    command = [*MIRADA, "index", str(new_shapes(3)), "--index", str(tmp_path / "index"), "--model", model, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its) as process:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # when the other end is closed
+            while read := os.read(ours, 1 << 16):
+                shown += read
+        assert process.stdout is not None
+        printed = process.stdout.read()
+    os.close(ours)
+    assert json.loads(printed)["added"] == 9
+    assert b"indexing" in shown
+    assert b'"added"' not in shown
+
+
+def test_the_process_that_stays_runs_nothing_of_the_folder_it_is_called_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "filelock.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path / "photos")
+    start_apart("mirada.search.vectors", str(tmp_path / "no index"), str(tmp_path / "log"))
+    deadline = time.monotonic() + 60
+    while "There is no index" not in (log := (tmp_path / "log").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "There is no index" in log
+    assert not (tmp_path / "ran").exists()
 
 
 def test_nothing_matches_and_all_the_same(index: str) -> None:
@@ -125,7 +160,8 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(
         time.sleep(share * whole)
         process.kill()
         process.wait()
-    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 121
     paths = rows_of(Index(where).table, ["path"])["path"].to_pylist()
     assert sorted(paths) == sorted(str(path) for path in folder.rglob("*.png"))

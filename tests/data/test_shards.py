@@ -5,6 +5,7 @@ from pictures import picture, write_tar
 
 from mirada.data.shards import expand_braces
 from mirada.data.sources import open_data
+from mirada.data.splits import Subset
 from mirada.errors import MiradaError
 
 
@@ -27,6 +28,24 @@ def test_shards_are_joined(tmp_path):
         assert source.labels.tolist() == [0, 1] * 3
         assert [source.read(index) for index in range(6)] == [picture(number) for number in range(6)]
         assert pickle.loads(pickle.dumps(source)).read(4) == picture(4)
+
+
+def test_shards_of_several_folders_keep_their_paths(tmp_path):
+    for folder in range(2):
+        (tmp_path / f"part-{folder}").mkdir()
+        write_tar(tmp_path / f"part-{folder}" / "x.tar", {"1.jpg": picture(folder)})
+    source = open_data(tmp_path / "part-{0..1}" / "x.tar").splits["all"]
+    paths = [str(tmp_path / f"part-{folder}" / "x.tar" / "1.jpg") for folder in range(2)]
+    assert [source.path(index) for index in range(2)] == paths
+    assert Subset(source, [1]).path(0) == paths[1]
+
+
+def test_shards_of_no_split_beside_those_of_one_are_listed(tmp_path):
+    for number, name in enumerate(("train", "extra")):
+        write_tar(tmp_path / f"{name}.tar", {"1.jpg": picture(number), "1.cls": b"0"})
+    data = open_data(tmp_path)
+    assert data.splits.keys() == {"train"}
+    assert [skipped.path for skipped in data.skipped] == [str(tmp_path / "extra.tar")]
 
 
 def test_members_are_grouped_by_name_up_to_the_first_dot(tmp_path):

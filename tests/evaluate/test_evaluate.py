@@ -10,6 +10,7 @@ import torch
 from shapes import make_shapes
 
 import mirada.evaluate.run as module
+from mirada.classify import classify
 from mirada.data.sources import open_data
 from mirada.errors import MiradaError, Misuse
 from mirada.evaluate.run import evaluate, seeds_of_split
@@ -230,3 +231,14 @@ def test_a_model_trained_on_two_divisions_has_seen_what_it_is_measured_on(
         model.provenance = {"data": folder.name, "seed": 0, "of": earlier}
         found = evaluate(str(model.save(tmp_path / name)), str(folder), probe="knn")
         assert any("with the seeds 1, 0" in note for note in found["notes"]) == bool(earlier)
+
+
+def test_damaged_weights_have_no_accuracy(trained_run: Path, folder_of_shapes: Path, tmp_path: Path) -> None:
+    model = load(str(trained_run))
+    with torch.no_grad():
+        next(model.backbone.parameters()).fill_(torch.nan)
+    model.save(tmp_path / "broken")
+    with pytest.raises(MiradaError, match="are not finite numbers: the weights of"):
+        evaluate(str(tmp_path / "broken"), str(folder_of_shapes))
+    with pytest.raises(MiradaError, match="are not finite numbers: the weights of"):
+        classify(str(tmp_path / "broken"), [folder_of_shapes])

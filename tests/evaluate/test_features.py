@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import mirada.evaluate.features as module
+from mirada.data.dataset import Files
+from mirada.data.decode import UndecodableImage
 from mirada.data.sources import Source, open_data
 from mirada.errors import MiradaError
 from mirada.evaluate.features import Encoded, extract
@@ -119,6 +121,38 @@ def test_what_cannot_be_read_is_named_again(model: Model, folder: Path, computed
     assert again.places.tolist() == [*range(6), *range(7, 12)]
     with pytest.raises(MiradaError, match=r"Cannot read .*002\.png"):
         extract(model, source(folder), strict=True)
+
+
+def test_what_may_be_read_again_is_not_remembered(
+    model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    read, asked = Files.read, []
+
+    def at_times(self: Files, index: int) -> bytes:
+        asked.append(index)
+        if index == 3 and asked.count(3) == 2:  # once for the name of what is known, then for the features
+            raise UndecodableImage("cannot be read: stale file handle")
+        return read(self, index)
+
+    monkeypatch.setattr(Files, "read", at_times)
+    assert [index for index, _ in extract(model, source(folder)).skipped] == [3]
+    assert extract(model, source(folder)).skipped == []
+
+
+def test_what_could_never_be_read_is_remembered(
+    model: Model, folder: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Files.read
+
+    def never(self: Files, index: int) -> bytes:
+        if index == 3:
+            raise UndecodableImage("cannot be read: permission denied")
+        return read(self, index)
+
+    monkeypatch.setattr(Files, "read", never)
+    for _ in range(2):
+        assert [index for index, _ in extract(model, source(folder)).skipped] == [3]
+    assert computed == [11]
 
 
 def test_a_damaged_file_is_written_anew(model: Model, folder: Path, computed: list[int], cache: Path) -> None:

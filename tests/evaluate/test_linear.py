@@ -1,5 +1,7 @@
 """The linear probe: its fit solves the equations of logistic regression, and its penalty is chosen where it may be."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,20 @@ def test_standardised() -> None:
     assert not first[:, 1].any()
     assert not second[:, 1].any()
     assert not standardised(np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32))[1].any()
+
+
+def test_large_features_are_standardised_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    train, test = (random.normal(5, 3, (100, 30)).astype(np.float32) for _ in range(2))
+    expected = standardised(train, test)
+    monkeypatch.setattr(module, "AT_ONCE", 7)
+    tracemalloc.start()
+    found = standardised(train, test)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.6 * (train.nbytes + test.nbytes)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_held_out() -> None:

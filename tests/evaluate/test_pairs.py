@@ -17,6 +17,7 @@ from mirada.evaluate.accuracy import wilson_interval
 from mirada.evaluate.pairs import pair_retrieval, recalls
 from mirada.evaluate.predict import evaluation_images
 from mirada.evaluate.run import evaluate
+from mirada.loading import load
 from mirada.model import Model, Projection
 from mirada.preprocess import Preprocess
 from mirada.text import TextDesign
@@ -56,6 +57,30 @@ def test_all_alike_is_no_success() -> None:
     assert set(found.values()) == {0.0}
 
 
+def test_the_precision_of_training_makes_no_ties() -> None:
+    random = torch.Generator().manual_seed(0)
+    centre = torch.randn(64, generator=random)
+    image, text = (F.normalize(centre + torch.randn(500, 64, generator=random), dim=1) for _ in range(2))
+    text = F.normalize(text + 0.3 * image, dim=1)
+    pairs = torch.arange(500)[:, None].expand(-1, 2)
+    expected = dict(recalls(image, text, pairs))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert dict(recalls(image, text, pairs)) == expected
+
+
+def test_no_numbers_are_no_success(tmp_path: Path) -> None:
+    right = torch.arange(20)[:, None].expand(-1, 2)
+    found = dict(recalls(torch.full((20, 4), torch.nan), F.normalize(torch.randn(20, 4), dim=1), right))
+    assert set(found.values()) == {0.0}
+    model, data = two_towers(tmp_path)
+    broken = load(model)
+    with torch.no_grad():
+        next(broken.backbone.parameters()).fill_(torch.nan)
+    broken.save(tmp_path / "broken")
+    with pytest.raises(MiradaError, match="are not finite numbers"):
+        evaluate(str(tmp_path / "broken"), str(data), probe="retrieval")
+
+
 def two_towers(tmp_path: Path) -> tuple[Path, Path]:
     """A random model, and a folder in which one image has no caption and two share theirs."""
     make_shapes(tmp_path / "data", 3)
@@ -86,8 +111,6 @@ def test_images_that_cannot_be_read_are_not_counted(tmp_path: Path) -> None:
 
 
 def test_some_of_them(tmp_path: Path) -> None:
-    from mirada.loading import load
-
     model, data = two_towers(tmp_path)
     loaded = load(model)
     images = evaluation_images(loaded, open_data(data).splits["all"])

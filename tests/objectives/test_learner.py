@@ -124,8 +124,12 @@ def test_options_in_the_text_win_over_facts() -> None:
         ("", "write a sum"),
         ("supervised(classes=1)", "two classes or more"),
         ("rotation(augment='blury')", "no augmentation 'blury'"),
+        ("supervised(smoothing='a')", "options of the objective 'supervised' do not fit together"),
+        ("simclr(temperature='0.2')", "options of the objective 'simclr' do not fit together"),
+        ("simclr(hidden=0)", "options of the objective 'simclr' do not fit together"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_mistakes_are_explained(text: str, message: str) -> None:
     with pytest.raises(MiradaError, match=message.replace("(", r"\(")):
         learner(text)

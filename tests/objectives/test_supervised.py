@@ -48,6 +48,22 @@ def test_class_weights_equal_torch() -> None:
     torch.testing.assert_close(made(backbone, data, 0.0)["loss"], F.cross_entropy(logits, data["label"], weight=weight))
 
 
+def test_a_rare_class_is_not_taught_where_it_is_not() -> None:
+    made, backbone = objective(smoothing=0.1, balanced=True, counts=[4000, 100, 100, 100])
+    made.head.weight.data.zero_()
+    data = {"image": torch.randn(1, 3, 16, 16), "label": torch.tensor([0])}
+    optimiser = torch.optim.LBFGS([made.head.bias], max_iter=100)
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = made(backbone, data, 0.0)["loss"]
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    torch.testing.assert_close(made.head.bias.softmax(0), torch.tensor([0.925, 0.025, 0.025, 0.025]), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("balanced", [False, True])
 def test_chance_is_the_best_that_the_frequencies_of_the_classes_allow(balanced: bool) -> None:
     counts = [10, 1, 5, 2]
@@ -61,7 +77,7 @@ def test_chance_is_the_best_that_the_frequencies_of_the_classes_allow(balanced: 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
         target = one_hot(label, 4) * 0.9 + 0.1 / 4
-        value = -(target * weight * guess.log_softmax(0)).sum() / (target * weight).sum()
+        value = -(target * weight[label, None] * guess.log_softmax(0)).sum() / weight[label].sum()
         value.backward()
         return value
 

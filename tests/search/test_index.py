@@ -3,22 +3,37 @@
 import io
 import os
 import shutil
+import struct
+import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commands import png
+from filelock import FileLock
+from lancedb.index import BTree
 from PIL import Image
 from shapes import shape_picture
 from towers import make_model
 
+import mirada.search.index as module
+import mirada.search.scan as scan_module
+import mirada.search.table as table_module
+import mirada.search.vectors as vectors_module
+from mirada.data.decode import UndecodableImage
+from mirada.data.shards import Shard
 from mirada.errors import MiradaError, Misuse
 from mirada.search.build import writing
 from mirada.search.index import Index, NoSuchPicture
-from mirada.search.table import FORMAT, rows_of
-from mirada.search.vectors import as_matrix
+from mirada.search.picture import _degrees
+from mirada.search.table import FORMAT, Facts, rows_of
+from mirada.search.vectors import as_matrix, build_index_once
 
 
 def contents(where: str) -> dict[str, np.ndarray]:
@@ -265,7 +280,6 @@ def test_sizes_are_those_of_the_upright_picture(kind: str, tmp_path: Path, model
 def test_tables_are_indexed_row_by_row(tmp_path: Path, model_folder: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from commands import png
 
     def write(numbers: list[int]) -> Path:
         pq.write_table(pa.table({"image": [png("red", number) for number in numbers]}), tmp_path / "a.parquet")
@@ -277,6 +291,162 @@ def test_tables_are_indexed_row_by_row(tmp_path: Path, model_folder: str) -> Non
     assert counts(tmp_path / "a.parquet", where) == (0, 0, 0, 0, 0)
     assert counts(write([1, 2, 3, 4]), where) == (1, 0, 0, 0, 1)
     assert counts(write([1, 2]), where) == (0, 0, 0, 2, 0)
+
+
+def broken_exif(pointer: int) -> bytes:
+    """A JPEG whose EXIF says that its camera's part begins at an impossible place."""
+    entries = struct.pack("<HHIiI", 0x8769, 4, 1, pointer, 0)
+    data = io.BytesIO()
+    shape_picture("red", 90).save(data, "JPEG", exif=b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 1) + entries)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("pointer", [-1, 2**31 - 1, 8])
+def test_a_damaged_exif_block_costs_no_picture(indexed: tuple[Path, str], pointer: int) -> None:
+    folder, where = indexed
+    (folder / "a.jpg").write_bytes(broken_exif(pointer))
+    shape_picture("blue", 91).save(folder / "b.png")
+    assert counts(folder, where) == (2, 0, 0, 0, 2)
+
+
+def test_a_place_south_of_nowhere() -> None:
+    degrees = (10.0, 30.0, 0.0)
+    assert [_degrees({1: side, 2: degrees}, 1, 2, 90) for side in ("N", "S", "south", "")] == [10.5, -10.5, -10.5, 10.5]
+
+
+def test_what_another_process_took_in_meanwhile_is_not_gone(
+    indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, where = indexed
+    hold = module.writing
+
+    @contextmanager
+    def late(place: str) -> Iterator[None]:
+        monkeypatch.setattr(module, "writing", hold)
+        shape_picture("red", 90).save(folder / "new.png")
+        assert counts(folder, where) == (1, 0, 0, 0, 1)
+        with hold(place):
+            yield
+
+    monkeypatch.setattr(module, "writing", late)
+    assert counts(folder, where) == (0, 0, 0, 0, 0)
+    assert len(Index(where)) == 10
+
+
+def test_a_drive_that_goes_out_under_the_look_takes_nothing_away(
+    indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, where = indexed
+    look, looked = os.scandir, []
+
+    def out(path: str) -> Any:
+        looked.append(path)
+        if len(looked) == 2:
+            folder.rename(folder.with_name("away"))
+        return look(path)
+
+    monkeypatch.setattr(scan_module.os, "scandir", out)
+    with pytest.raises(MiradaError, match="vanished while it was being read: nothing was changed"):
+        Index.update(folder, where)
+    monkeypatch.undo()
+    folder.with_name("away").rename(folder)
+    assert counts(folder, where) == (0, 0, 0, 0, 0)
+
+
+def test_an_archive_that_cannot_be_read_now_loses_nothing(
+    tmp_path: Path, model_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(count: int) -> Path:
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for number in range(count):
+                member = tarfile.TarInfo(f"{number}.png")
+                member.size = len(png("red", number))
+                tar.addfile(member, io.BytesIO(png("red", number)))
+        return tmp_path / "x.tar"
+
+    where = str(tmp_path / "index")
+    assert counts(write(2), where, model=model_folder) == (2, 0, 0, 0, 2)
+    write(3)
+
+    def fail(*_: Any) -> bytes:
+        try:
+            raise OSError(5, "Input/output error")
+        except OSError as error:
+            raise UndecodableImage("cannot be read: input/output error") from error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "read", fail)
+        _, changes = Index.update(tmp_path / "x.tar", where)
+    assert (changes.added, changes.removed, len(changes.skipped)) == (0, 0, 3)
+    assert counts(tmp_path / "x.tar", where) == (1, 0, 0, 0, 1)
+
+
+def test_an_index_is_the_same_one_while_rows_come_and_go(indexed: tuple[Path, str]) -> None:
+    folder, where = indexed
+    index = Index(where)
+    (folder / "red" / "000.png").unlink()
+    Index.update(folder, where)
+    index.table.create_index("path", config=BTree())
+    assert index.is_there()
+    shutil.rmtree(where)
+    assert not index.is_there()
+
+
+def test_a_file_in_its_place(tmp_path: Path, indexed: tuple[Path, str]) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MiradaError, match="is a file: give --index a new folder"):
+        Index.update(indexed[0], tmp_path / "file")
+
+
+def test_what_a_kill_leaves_of_a_new_index_is_no_index(tmp_path: Path, indexed: tuple[Path, str]) -> None:
+    folder, where = indexed
+    (tmp_path / "half" / "images.lance" / "_versions").mkdir(parents=True)
+    (tmp_path / "half" / "facts.lance" / "_versions").mkdir(parents=True)
+    with pytest.raises(MiradaError, match="There is no index in"):
+        Index(tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "facts.lance")
+    assert counts(folder, tmp_path / "half", model=Index(where).made.model) == (9, 0, 0, 0, 9)
+    for file in (tmp_path / "half" / "facts.lance" / "_versions").iterdir():
+        file.unlink()
+    assert counts(folder, tmp_path / "half") == (0, 0, 0, 0, 0)
+    assert Facts(str(tmp_path / "half")).get("background") is not None
+    (tmp_path / "half" / "notes.txt").write_text("x")
+    shutil.rmtree(tmp_path / "half" / "images.lance")
+    with pytest.raises(MiradaError, match="holds other things already"):
+        Index.update(folder, tmp_path / "half", model=Index(where).made.model)
+
+
+def test_what_was_measured_does_not_pile_up(indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = Facts(indexed[1])
+    monkeypatch.setattr(table_module, "timedelta", lambda **_: timedelta(milliseconds=1))
+    for number in range(40):
+        facts.put("large", bytes([number]) * 100_000)
+    kept = sum(file.stat().st_size for file in (Path(indexed[1]) / "facts.lance").rglob("*") if file.is_file())
+    assert kept < 25 * 100_000
+    assert facts.get("large") == bytes([39]) * 100_000
+
+
+def test_one_process_at_a_time_builds(indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(vectors_module, "build_index", built.append)
+    with FileLock(Path(indexed[1]) / ".vectors.lock"):
+        build_index_once(indexed[1])
+    assert built == []
+    build_index_once(indexed[1])
+    assert built == [indexed[1]]
+
+
+def test_shards_of_several_folders(tmp_path: Path, model_folder: str) -> None:
+    for folder in range(2):
+        (tmp_path / f"part-{folder}").mkdir()
+        with tarfile.open(tmp_path / f"part-{folder}" / "x.tar", "w") as tar:
+            member = tarfile.TarInfo("1.png")
+            member.size = len(png("red", folder))
+            tar.addfile(member, io.BytesIO(png("red", folder)))
+    data, where = tmp_path / "part-{0..1}" / "x.tar", str(tmp_path / "index")
+    assert counts(data, where, model=model_folder) == (2, 0, 0, 0, 2)
+    assert counts(data, where) == (0, 0, 0, 0, 0)
+    assert sorted(contents(where)) == [str(tmp_path / f"part-{folder}" / "x.tar" / "1.png") for folder in range(2)]
 
 
 def test_files_that_a_table_names_are_looked_at(tmp_path: Path, model_folder: str) -> None:

@@ -1,5 +1,6 @@
 """Duplicates, heaps and the map: what is put in on purpose is found."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from shapes import shape_picture
 
+from mirada.search import duplicates
 from mirada.search.clusters import heaps
 from mirada.search.duplicates import duplicate_groups, hamming
 from mirada.search.index import Index
@@ -49,6 +51,20 @@ def test_groups_are_those_of_comparing_all_pairs(bits: int) -> None:
         vectors[place + 1] = vectors[place]
     assert duplicate_groups(hashes, vectors) == [[place, place + 1] for place in range(0, 60, 3)]
     assert duplicate_groups(hashes[:1], vectors[:1]) == []
+
+
+def test_crowds_of_like_pictures_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    vectors = unit(draw.standard_normal((1000, 64))).astype(np.float16)
+    hashes = draw.integers(-(2**63), 2**63 - 1, 1000)
+    vectors[:600], hashes[:600] = vectors[0], hashes[0]
+    monkeypatch.setattr(duplicates, "AT_ONCE", 1000)
+    tracemalloc.start()
+    found = duplicate_groups(hashes, vectors)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [list(range(600))]
+    assert peak < 90e6  # 37,000 pairs in each of four bands
 
 
 def test_pictures_that_are_all_alike_have_to_be_nearer_to_be_the_same() -> None:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirada.errors import Misuse
@@ -69,6 +69,9 @@ def test_what_is_written_is_read(chosen: list[tuple[float, str]], minus: list[bo
 
 
 @given(st.text(max_size=40))
+@example("~\0")
+@example("~\ud800")
+@example("~\0/cat.jpg")
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(Misuse):
         assert parse(text)

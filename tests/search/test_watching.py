@@ -7,6 +7,7 @@ import pytest
 from shapes import shape_picture
 
 from mirada.search import watch
+from mirada.search.build import writing
 from mirada.search.index import Index
 
 
@@ -37,6 +38,22 @@ def test_what_comes_and_goes_is_taken_in(indexed: tuple[Path, str], monkeypatch:
     ]  # fmt: skip
     assert len(Index(where)) == 9
     assert min(slept) >= watch.SECONDS
+
+
+def test_it_waits_for_another_writer(indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, where = indexed
+    shape_picture("red", 60).save(folder / "new.png")
+    other = writing(where)
+    other.__enter__()
+    waited = iter([None] * 4)
+
+    def sleep(_: float) -> None:
+        if next(waited, other) is other:
+            monkeypatch.setattr(watch.time, "sleep", lambda _: None)
+            other.__exit__(None, None, None)
+
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+    assert next(watch.changes_of(folder, where)).added == 1
 
 
 def test_what_came_while_the_index_was_made_is_taken_in(

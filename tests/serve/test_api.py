@@ -148,7 +148,7 @@ def test_attention_is_that_of_the_layer(client: TestClient, served_index: Served
         model.backbone(model.prepare(images), probe=kept.append)
     layer = kept[0]
     expected = layer.attention()[0].mean(0)[layer.prefix :, layer.prefix :].reshape(3, 3, 3, 3)
-    np.testing.assert_allclose(np.array(answer["from"]) / 1000, expected.numpy(), atol=6e-4)
+    np.testing.assert_allclose(np.array(answer["from"]) / 1e6, expected.numpy(), atol=6e-7)
     assert "layer 1" in failure(client, 400, f"/api/pictures/{number}/attention", layer=1)
 
 

@@ -65,7 +65,7 @@ def test_a_vanished_index_is_said_and_found_again(own_index: Served, own_client:
         assert "There is no index" in failure(own_client, 503, path, q="red")
     health = own_client.get("/healthz")
     assert health.status_code == 503
-    assert "There is no index" in health.json()["status"]
+    assert health.json() == {"status": "the index cannot be read"}  # and no word of where it was
     os.rename(away, own_index.index)
     assert found(own_client, "/healthz") == {"status": "ok"}
     assert found(own_client, "/api/pictures")["pictures"] == before["pictures"]
@@ -88,6 +88,20 @@ def test_another_index_in_its_place_is_served_with_its_own_model(
     assert "drop it again" in failure(own_client, 404, "/api/search", plus=upload["upload"])
 
 
+def test_pictures_that_were_sent_to_another_index_are_not_searched_with(
+    own_index: Served, own_client: TestClient, tmp_path: Path
+) -> None:
+    data = (own_index.pictures / "red" / "000.png").read_bytes()
+    upload = own_client.post("/api/uploads", content=data).json()["upload"]
+    shutil.rmtree(own_index.index)
+    Index.update(own_index.pictures, own_index.index, model=str(make_model(seed=1).save(tmp_path / "other")))
+    assert "drop it again" in failure(own_client, 404, "/api/search", plus=upload)
+    assert own_client.post("/api/uploads", content=data).status_code == 200
+    (first,) = ids(found(own_client, "/api/search", plus=upload, k=1))
+    (expected,) = Index(own_index.index).search(like=[str(own_index.pictures / "red" / "000.png")], k=1)
+    assert first == expected.id
+
+
 @pytest.mark.parametrize("fate", ["corrupt", "removed", "a folder", "a pipe", "huge"])
 def test_a_row_outlives_its_picture(own_client: TestClient, fate: str) -> None:
     row = found(own_client, "/api/pictures", sort="path")["pictures"][0]
@@ -106,6 +120,16 @@ def test_a_row_outlives_its_picture(own_client: TestClient, fate: str) -> None:
     assert found(own_client, f"/api/pictures/{row['id']}/heat", q="red")["values"]
     assert found(own_client, f"/api/pictures/{row['id']}/attention")["from"]
     assert own_client.get(f"/api/pictures/{row['id']}/file").status_code == 200
+
+
+def test_no_other_file_is_given_in_a_pictures_place(own_client: TestClient, tmp_path: Path) -> None:
+    row = found(own_client, "/api/pictures", sort="path")["pictures"][0]
+    (tmp_path / "key").write_text("secret")
+    Path(row["path"]).unlink()
+    Path(row["path"]).symlink_to(tmp_path / "key")
+    answer = own_client.get(f"/api/pictures/{row['id']}/file")
+    assert Image.open(io.BytesIO(answer.content)).format == "WEBP"
+    assert f"{row['id']}.webp" in answer.headers["content-disposition"]
 
 
 def test_a_model_that_is_gone_leaves_the_gallery(own_index: Served, tmp_path: Path) -> None:

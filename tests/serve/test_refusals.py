@@ -221,6 +221,13 @@ def test_a_script_sends_the_token(stranger: TestClient) -> None:
         assert status(wrong) == 401
 
 
+def test_a_token_may_be_any_word(served_index: Served) -> None:
+    app = create_app(Shelf(served_index.index), token="una contraseña")
+    with TestClient(app, base_url=BASE) as client:
+        sent = {"authorization": "Bearer una contraseña".encode()}
+        assert client.get("/api/index", headers=sent).status_code == 200  # type: ignore[arg-type]
+
+
 def test_a_browser_is_asked_for_the_token_once(stranger: TestClient) -> None:
     wrong = stranger.post("/login", data={"token": "wrong"}, headers={"accept": "text/html"})
     assert wrong.status_code == 401

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 
 import mirada
+from mirada.backbones.vit import ViT
 from mirada.errors import MiradaError
 from mirada.precision import choose_precision
 from mirada.saving import save_atomically
@@ -258,6 +259,37 @@ def test_a_config_of_a_newer_version_is_refused(folder_of_shapes: Path, tmp_path
     config.write_text(config.read_text().replace("format: 1", "format: 2"))
     with pytest.raises(MiradaError, match="newer Mirada"):
         train(str(folder_of_shapes), TINY, out=str(tmp_path / "run"), resume=True)
+
+
+def test_moments_go_to_their_own_parameters(folder_of_shapes: Path, tmp_path: Path) -> None:
+    settings = TINY.with_changes({"optimiser": "adamw", "steps": 2}, "test")
+    train(str(folder_of_shapes), settings, out=str(tmp_path / "run"))
+    config = tmp_path / "run" / "config.yaml"
+    text = config.read_text().replace("steps: 2", "steps: 4")
+    config.write_text(text.replace("weight_decay: 0.05", "weight_decay: 0.0"))
+    with pytest.raises(MiradaError, match=r"another parameter's.*does not belong to this run's settings"):
+        train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)
+    config.write_text(text)
+    assert train(str(folder_of_shapes), settings, out=str(tmp_path / "run"), resume=True)["steps"] == 4
+
+
+def test_averages_begin_with_the_head_that_a_run_starts_from(folder_of_shapes: Path, tmp_path: Path) -> None:
+    train(str(folder_of_shapes), TINY, out=str(tmp_path / "a"))
+    settings = TINY.with_changes({"init": str(tmp_path / "a"), "ema": 0.999}, "test")
+    run = Run(str(folder_of_shapes), settings, torch.device("cpu"), False, Monitor())
+    assert run.average is not None
+    head = mirada.load(tmp_path / "a").head
+    assert head is not None
+    assert torch.equal(run.average.values["objectives.supervised.head.weight"], head.weight)
+
+
+def test_large_images_are_few_where_a_network_is_prepared(
+    folder_of_shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Size] = []
+    monkeypatch.setattr(ViT, "prepare", lambda _, images: seen.append(images.shape))
+    Run(str(folder_of_shapes), TINY.with_changes({"canvas": 512}, "test"), torch.device("cpu"), False, Monitor())
+    assert seen == [(64, 3, 512, 512)]
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:

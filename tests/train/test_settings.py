@@ -53,11 +53,25 @@ def test_a_new_length_replaces_the_old_one() -> None:
         ({"seed": -1}, "seed must be 0 or more"),
         ({"optimiser": "sgd"}, "choose auto or adamw or muon"),
         ({"warmup": 1.0}, "at least 0 and below 1"),
+        ({"learning_rate": -0.001}, "learning_rate must be 0 or more"),
+        ({"muon_learning_rate": float("nan")}, "muon_learning_rate must be 0 or more"),
+        ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
+        ({"betas": [0.9, 1.0]}, "betas must be two numbers, at least 0 and below 1"),
+        ({"betas": [0.9]}, "betas must be two numbers, at least 0 and below 1"),
+        ({"betas": [0.9, "x"]}, "betas in here should be tuple"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(MiradaError, match=message):
         Settings().with_changes(changes, "here")
+
+
+def test_images_of_another_size_keep_the_recipes_proportions() -> None:
+    recipe = Settings(image_size=32, early_size=24, canvas=48)
+    larger = recipe.with_changes({"image_size": 64}, "the command").scaled_to(32)
+    assert (larger.early_size, larger.canvas) == (48, 96)
+    assert recipe.scaled_to(32) == recipe
+    assert Settings(image_size=64).scaled_to(32) == Settings(image_size=64)
 
 
 def test_numbers_as_yaml_writes_them() -> None:

@@ -118,6 +118,11 @@ def unique(skipped: list[dict[str, str]]) -> list[dict[str, str]]:
     return list({entry["path"]: entry for entry in skipped}.values())
 
 
+def _short(name: str) -> str:
+    """Its beginning, which fits into the 255 bytes of a file's name with what else is in it."""
+    return os.fsencode(name[:80])[:200].decode(errors="ignore")
+
+
 def draw(
     model: Model, asked: Source, judged: Judged, order: NDArray[np.int64], limit: float, out: Path, exact_pixels: bool,
     on_progress: Progress | None,
@@ -131,7 +136,7 @@ def draw(
         place = int(judged.places[row])
         pixels, _, _ = images.get([place])
         heat = heat_maps(judged.maps[row : row + 1] / limit, (pixels.shape[-2], pixels.shape[-1]))[0]
-        file = out / f"{rank:0{digits}}-{Path(asked.path(place)).stem[:80]}.png"
+        file = out / f"{rank:0{digits}}-{_short(Path(asked.path(place)).stem)}.png"
         part = file.with_name(f".{file.name}.part")
         try:
             overlay(pixels[0], heat).save(part, "PNG")

@@ -41,15 +41,16 @@ def command(
             screen.note(f"skipped {shown(skipped.path)}: {skipped.reason}")
         if len(changes.skipped) > 10:
             screen.note(f"... and {len(changes.skipped) - 10:,} more")
-        if not as_json:
-            print(_sentence(changes, len(found), index), flush=True)
-        else:
-            print_json({
-                "index": index, "added": changes.added, "updated": changes.updated, "moved": changes.moved,
-                "removed": changes.removed, "unchanged": changes.unchanged, "embedded": changes.embedded,
-                "rows": len(found), "skipped": [skipped._asdict() for skipped in changes.skipped],
-            })  # fmt: skip
-        if watch:
+    if not as_json:
+        print(_sentence(changes, len(found), index), flush=True)
+    else:
+        print_json({
+            "index": index, "added": changes.added, "updated": changes.updated, "moved": changes.moved,
+            "removed": changes.removed, "unchanged": changes.unchanged, "embedded": changes.embedded,
+            "rows": len(found), "skipped": [skipped._asdict() for skipped in changes.skipped],
+        })  # fmt: skip
+    if watch:
+        with Screen() as screen:
             screen.note(f"watching {shown(data)}; stop with Ctrl-C")
             for more in changes_of(data, index, model=model, device=where, batch=batch, on_progress=screen.progress):
                 screen.note(_sentence(more, len(found), index))

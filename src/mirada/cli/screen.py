@@ -27,7 +27,7 @@ class Screen(Monitor):
         self.console = Console(stderr=True, highlight=False)
         bar = BarColumn(16, table_column=Column(min_width=16))  # on a narrow terminal it is the text that is cut
         what, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}", markup=False)
-        self._bar = Progress(what, bar, text, console=self.console, transient=True)
+        self._bar = Progress(what, bar, text, console=self.console, transient=True, redirect_stdout=False)
         self._task: TaskID | None = None
         self._job: tuple[str, int] | None = None  # what is being done, and of how many
         self._began = self._told = 0.0

@@ -71,7 +71,8 @@ def command(
     settings = Settings(budget=600.0)
     with blame_the_command():
         given = read_recipe(recipe) if recipe is not None else {}
-        settings = settings.with_changes(given, f"recipe {recipe}").with_changes(changes, "the command")
+        settings = settings.with_changes(given, f"recipe {recipe}")
+        settings = settings.with_changes(changes, "the command").scaled_to(settings.image_size)
     if settings.init is not None and (model is not None or (init is None and "model" in given)):
         raise Misuse("A model to start from brings its own architecture: give --init or --model.")
     with Screen() as screen:

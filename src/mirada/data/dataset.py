@@ -106,6 +106,10 @@ class Joined(Source):
         self.ends = np.cumsum([len(part) for part in parts])
         self.masked = any(part.masked for part in parts)
 
+    def path(self, index: int) -> str:
+        part, inside = self._place(index)
+        return part.path(inside)
+
     def read(self, index: int) -> bytes:
         part, inside = self._place(index)
         return part.read(inside)

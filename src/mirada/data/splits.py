@@ -27,6 +27,9 @@ class Subset(Source):
         self.labels = None if source.labels is None else source.labels[self.indices]
         self.masked = source.masked
 
+    def path(self, index: int) -> str:
+        return self.source.path(int(self.indices[index]))
+
     def read(self, index: int) -> bytes:
         return self.source.read(int(self.indices[index]))
 

@@ -14,9 +14,9 @@ from mirada.data.images import Progress, fits_in_memory
 from mirada.data.sources import Source
 from mirada.errors import MiradaError
 from mirada.evaluate.accuracy import shares_right
-from mirada.evaluate.features import Encoded, Labelled, require_finite
+from mirada.evaluate.features import Encoded, Labelled
 from mirada.evaluate.linear import hold_out, standardised
-from mirada.evaluate.predict import evaluation_images, of_all
+from mirada.evaluate.predict import evaluation_images, of_all, require_finite
 from mirada.model import Model
 
 __all__ = ["LARGE", "AttentiveHead", "attentive", "extract_tokens", "linear_by_descent"]
@@ -99,7 +99,7 @@ def extract_tokens(
         )
     kept, rows = of_all(tokens, model, images, np.arange(len(images)), batch, "encoding", on_progress)
     encoded = Encoded(rows, images.usable[kept], sorted(images.skipped.items()))
-    require_finite(encoded, model, source)
+    require_finite(rows, encoded.places, model, source)
     return encoded
 
 

@@ -25,11 +25,11 @@ from mirada.data.decode import UndecodableImage, readable_formats
 from mirada.data.images import Progress
 from mirada.data.sources import Source
 from mirada.errors import MiradaError
-from mirada.evaluate.predict import evaluation_images, of_all
+from mirada.evaluate.predict import evaluation_images, of_all, require_finite
 from mirada.model import Model
 from mirada.saving import save_atomically
 
-__all__ = ["Encoded", "Labelled", "extract", "require_finite"]
+__all__ = ["Encoded", "Labelled", "extract"]
 
 FORMAT = 1  # to be raised when the same model makes other features of the same images
 MOST = 4 << 30  # bytes that all kept features may take
@@ -60,32 +60,27 @@ def extract(
     `exact_pixels` and `strict` are those of `evaluation_images`. Raises `MiradaError` for features that are not finite.
     """
     file: Path | None = None
+    unreadable: set[int] = set()
     if (folder := cache_folder("features")) is not None:
-        file = folder / f"{_key(model, source, exact_pixels, on_progress)}.safetensors"
+        key, unreadable = _key(model, source, exact_pixels, on_progress)
+        file = folder / f"{key}.safetensors"
         known = _read(file)
         if known is not None and not (strict and known.skipped):
             return known
     images = evaluation_images(model, source, exact_pixels=exact_pixels, strict=strict, keep=False)
     kept, features = of_all(model.encode_image, model, images, np.arange(len(images)), batch, "encoding", on_progress)
     encoded = Encoded(features, images.usable[kept], sorted(images.skipped.items()))
-    require_finite(encoded, model, source)
-    if file is not None:
+    require_finite(features, encoded.places, model, source)
+    # What could be read for the key, and not for the features, may be read again next time.
+    lost = {index for index, why in encoded.skipped if why.startswith("cannot be read")} - unreadable
+    if file is not None and not lost:
         _write(file, encoded)
     return encoded
 
 
-def require_finite(encoded: Encoded, model: Model, source: Source) -> None:
-    """Raise `MiradaError` that names the first image whose features are not finite."""
-    good = encoded.features.flatten(1).isfinite().all(1)
-    if not bool(good.all()):
-        first = source.path(int(encoded.places[int(good.int().argmin())]))
-        raise MiradaError(
-            f"The features of {first!r} are not finite numbers: the weights of {model.architecture!r} are damaged, "
-            "or its training diverged; take an earlier checkpoint."
-        )
-
-
-def _key(model: Model, source: Source, exact_pixels: bool, on_progress: Progress | None) -> str:
+def _key(model: Model, source: Source, exact_pixels: bool, on_progress: Progress | None) -> tuple[str, set[int]]:
+    """The hash, and the images that could not be read for it."""
+    unreadable: set[int] = set()
     total = blake2b(digest_size=20)
     design = model.design.to_dict()
     facts = {name: design[name] for name in ("architecture", "preprocess", "projection")}
@@ -96,18 +91,20 @@ def _key(model: Model, source: Source, exact_pixels: bool, on_progress: Progress
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for start in range(0, len(source), AT_ONCE):
             end = min(start + AT_ONCE, len(source))
-            for digest in threads.map(lambda index: _digest(source, index), range(start, end)):
-                total.update(digest)
+            for index, digest in enumerate(threads.map(lambda index: _digest(source, index), range(start, end)), start):
+                total.update(digest or b"unreadable")
+                if digest is None:
+                    unreadable.add(index)
             if on_progress is not None and len(source) > AT_ONCE:
                 on_progress("looking for known features", end, len(source))
-    return total.hexdigest()
+    return total.hexdigest(), unreadable
 
 
-def _digest(source: Source, index: int) -> bytes:
+def _digest(source: Source, index: int) -> bytes | None:
     try:
         return blake2b(source.read(index), digest_size=20).digest()
     except UndecodableImage:
-        return b"unreadable"
+        return None
 
 
 def _read(file: Path) -> Encoded | None:

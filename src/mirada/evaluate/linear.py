@@ -20,6 +20,7 @@ __all__ = ["hold_out", "linear", "standardised"]
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-10, 5))  # of C, from 1e-5 to 100
 PATIENCE = 3  # so many further strengths that are no better end the search: weak penalties take long, and overfit
 ITERATIONS = 1000  # of L-BFGS at most
+AT_ONCE = 4096  # rows that are held in float64
 
 
 def linear(
@@ -77,11 +78,23 @@ def standardised(
     train: NDArray[np.float32], test: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
     """Both, shifted and scaled so that each column of `train` has mean 0 and deviation 1; constant ones become 0."""
-    mean, deviation = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
+    mean = train.mean(0, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for part in _pieces(train):
+        squares += ((part - mean) ** 2).sum(0)
+    deviation = np.sqrt(squares / len(train))
     constant = deviation <= 1e-6 * np.abs(mean)  # rounding
     scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
-    first, second = (((part - mean) * scale).astype(np.float32) for part in (train, test))
-    return first, second
+    scaled = np.empty_like(train), np.empty_like(test)
+    for whole, into in zip((train, test), scaled, strict=True):
+        for part, place in zip(_pieces(whole), _pieces(into), strict=True):
+            place[:] = (part - mean) * scale
+    return scaled
+
+
+def _pieces(rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Views of some rows at a time, so that float64 of all of them is never held."""
+    return [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
 
 
 def _fit(features: NDArray[np.float32], labels: NDArray[np.int64], strength: float, start: Any = None) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mirada.data.dataset import Captions
 from mirada.data.images import Images, Progress
 from mirada.errors import MiradaError
-from mirada.evaluate.predict import some_of, unit_features
+from mirada.evaluate.predict import require_finite, some_of, unit_features
 from mirada.model import Model
 
 __all__ = ["PairScores", "pair_retrieval", "queries_of", "recalls"]
@@ -37,6 +37,7 @@ def pair_retrieval(
     if not len(wanted):
         raise MiradaError("None of these images has a caption: put a .txt beside each, or use a column caption.")
     kept, image = unit_features(model, images, some_of(wanted, limit), batch=batch, on_progress=on_progress)
+    require_finite(image, images.usable[kept], model, images.source)
     texts, pairs = queries_of(images.captions(kept))
     text = model.encode_text(texts, normalize=True).cpu()
     return PairScores(dict(recalls(image, text, pairs)), len(image), len(texts))
@@ -60,9 +61,10 @@ def recalls(image: Tensor, text: Tensor, pairs: Tensor) -> Iterator[tuple[str, f
             mine = pairs[(pairs[:, columns[0]] >= first) & (pairs[:, columns[0]] < first + len(part))]
             right = torch.zeros(len(part), len(known), dtype=torch.bool)
             right[mine[:, columns[0]] - first, mine[:, columns[1]]] = True
-            similarity = part @ known.mT
+            with torch.autocast(part.device.type, enabled=False):  # whose bfloat16 has many ties
+                similarity = part @ known.mT
             best = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-            ranks.append(((similarity >= best) & ~right).sum(1))
+            ranks.append((~(similarity < best) & ~right).sum(1))  # what is not a number comes first
         rank = torch.cat(ranks)
         for most in RANKS:
             yield f"{name}/R@{most}", float((rank < most).double().mean())

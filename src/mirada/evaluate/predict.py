@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from mirada.data.decode import decode
 from mirada.data.images import Images, Progress
 from mirada.data.sources import Source
+from mirada.errors import MiradaError
 from mirada.model import Model
 
-__all__ = ["Predictions", "evaluation_images", "of_all", "predict", "some_of", "unit_features"]
+__all__ = ["Predictions", "evaluation_images", "of_all", "predict", "require_finite", "some_of", "unit_features"]
 
 
 class Predictions(NamedTuple):
@@ -60,6 +61,17 @@ def unit_features(
         return model.encode_image(pixels, normalize=True)
 
     return of_all(encode, model, images, wanted, batch, "measuring", on_progress)
+
+
+def require_finite(rows: torch.Tensor, places: NDArray[np.int64], model: Model, source: Source) -> None:
+    """Raise `MiradaError` that names the first image whose row, what a model made of it, is not finite."""
+    good = rows.flatten(1).isfinite().all(1)
+    if not bool(good.all()):
+        first = source.path(int(places[int(good.int().argmin())]))
+        raise MiradaError(
+            f"The features of {first!r} are not finite numbers: the weights of {model.architecture!r} are damaged, "
+            "or its training diverged; take an earlier checkpoint."
+        )
 
 
 def some_of(places: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:

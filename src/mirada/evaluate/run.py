@@ -22,7 +22,7 @@ from mirada.evaluate.knn import knn
 from mirada.evaluate.linear import linear
 from mirada.evaluate.object_discovery import discover, read_methods
 from mirada.evaluate.pairs import pair_retrieval
-from mirada.evaluate.predict import evaluation_images, predict
+from mirada.evaluate.predict import evaluation_images, predict, require_finite
 from mirada.evaluate.retrieval import queries, retrieval
 from mirada.evaluate.zero_shot import named, zero_shot
 from mirada.loading import load
@@ -144,6 +144,7 @@ def measure_head(
     labels = match_classes(model, source)
     images = evaluation_images(model, source, keep=False, **reading)
     found = predict(model, images, batch=batch, on_progress=on_progress)
+    require_finite(found.logits, found.places, model, source)
     found = found._replace(labels=labels[found.places])
     return Measured("", int((found.labels >= 0).sum()), dict(accuracy(found)), images.skipped_files(), [])
 

@@ -123,8 +123,9 @@ def objects_figure(seen: Look) -> Picture:
     for axes, found in zip(many, seen.objects, strict=True):
         dark = np.zeros((*found.mask.shape, 4))
         dark[..., 3] = np.where(found.mask.numpy(), 0, 0.75)
-        axes.imshow(seen.picture, extent=(0, 1, 1, 0))
-        axes.imshow(dark, extent=(0, 1, 1, 0), interpolation="nearest")
+        axes.imshow(seen.picture, extent=(0, 1, 1, 0), aspect="auto")
+        axes.imshow(dark, extent=(0, 1, 1, 0), interpolation="nearest", aspect="auto")
+        axes.set_box_aspect(seen.picture.height / seen.picture.width)
         axes.set_title(found.method, fontsize=9)
     return figure
 

@@ -210,4 +210,9 @@ def build_objective(term: Term, backbone: Backbone, facts: dict[str, Any]) -> Ob
     if missing := [name for name, option in options.items() if option.default is option.empty and name not in given]:
         what = "captions" if "pairs" in missing else "labels"
         raise MiradaError(f"The objective {term.name!r} needs {', '.join(missing)}: do these data have {what}?")
-    return kind(backbone, **given)
+    try:
+        return kind(backbone, **given)
+    except MiradaError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise MiradaError(f"The options of the objective {term.name!r} do not fit together: {error}.") from error

@@ -95,8 +95,8 @@ class Supervised(Objective):
             weight *= classes / weight.sum()
         self.register_buffer("class_weight", weight, persistent=False)
         known = torch.ones(classes) if counts is None else torch.tensor(counts, dtype=torch.float32)
-        frequency = (1 - smoothing) * known / known.sum().clamp(min=1) + smoothing / classes
-        guess = (weight * frequency).clamp(min=1e-9)
+        guess = weight * known
+        guess = ((1 - smoothing) * guess / guess.sum().clamp(min=1e-9) + smoothing / classes).clamp(min=1e-9)
         self.register_buffer("guess", (guess / guess.sum()).log(), persistent=False)
 
     def forward(self, backbone: Encoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -106,8 +106,10 @@ class Supervised(Objective):
         target = batch.get("target")
         target = one_hot(label, self.classes) if target is None else target.to(logits.device)
         share = target.sum(1, keepdim=True)  # 1, or 0 where there is no label
-        target = target * (1 - self.smoothing) + share * self.smoothing / self.classes
+        # Smoothed after it is weighted, or else a rare class would be taught where it is not.
         weighted = target * self.get_buffer("class_weight")
+        say = weighted.sum(1, keepdim=True)
+        weighted = weighted * (1 - self.smoothing) + say * self.smoothing / self.classes
         right = (logits.argmax(1) == label).float() * share[:, 0]
         chance = -(weighted * self.get_buffer("guess")).sum()
         said = -(weighted * F.log_softmax(logits, 1)).sum()

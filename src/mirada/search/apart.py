@@ -8,8 +8,9 @@ __all__ = ["start_apart"]
 
 
 def start_apart(module: str, argument: str, log: str = os.devnull) -> None:
-    """Run `python -m module argument` on its own; what it prints goes to the file `log`."""
-    command = [sys.executable, "-m", module, argument]
+    """Run `python -m module argument` on its own; what it prints goes to the file `log`. It runs no code of the folder
+    that it is started in, which may be a stranger's."""
+    command = [sys.executable, "-P", "-m", module, argument]
     if not hasattr(os, "posix_spawn"):
         with open(log, "wb") as file:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)

@@ -31,7 +31,7 @@ from mirada.search.picture import Picture, picture
 from mirada.search.scan import Entry, Scan, Unreachable
 from mirada.search.table import Made, is_remote, rows_of, schema_of, storage
 
-__all__ = ["Changes", "bring_up_to_date", "writing"]
+__all__ = ["Busy", "Changes", "bring_up_to_date", "writing"]
 
 Embed = Callable[[torch.Tensor], NDArray[np.float32]]  # uint8 pixels (n, 3, H, W) -> unit vectors (n, D)
 
@@ -41,6 +41,10 @@ AT_MOST = 512  # rows in a commit
 SECONDS = 20.0  # from one commit to the next, so that a kill costs no more work than that
 FRESH = 2_000_000_000  # ns; a file changed so recently may change again within the clock's tick
 MANY = 32  # pieces of a table, from which on it is put together
+
+
+class Busy(MiradaError):  # noqa: N818  # it passes
+    """Another process holds the index for writing."""
 
 
 @dataclass
@@ -65,11 +69,12 @@ class _Read(NamedTuple):
     pixels: torch.Tensor | None = None
     why: str | None = None
     unknown: bool = False  # whether the content may still be what it was
+    began: int = 0  # ns since 1970, when it was opened
 
 
 @contextmanager
 def writing(where: str) -> Iterator[None]:
-    """Hold the index for writing. Raises `MiradaError` while another process does.
+    """Hold the index for writing. Raises `Busy` while another process does.
 
     The lock ends with the process that holds it, however that ends. On object storage it holds among the processes of
     this machine; what writers of several machines double, the next run puts right.
@@ -90,7 +95,7 @@ def writing(where: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise MiradaError(f"Another process is writing to the index {where!r}: wait until it is done.") from None
+            raise Busy(f"Another process is writing to the index {where!r}: wait until it is done.") from None
     try:
         yield
     finally:
@@ -170,6 +175,7 @@ class _Update:
 
     def _read(self, entry: Entry) -> _Read:
         """Runs in a thread."""
+        began = time.time_ns()
         try:
             data = entry.read()
         except Unreachable as error:
@@ -178,12 +184,12 @@ class _Update:
             return _Read(entry, why=error.reason)
         digest = blake2b(data, digest_size=16).digest()
         if digest in self.owner:
-            return _Read(entry, digest)
+            return _Read(entry, digest, began=began)
         try:
             about, image = picture(data, self.at_least)
         except UndecodableImage as error:
             return _Read(entry, why=error.reason)
-        return _Read(entry, digest, about, self.preprocess.pixels(image))
+        return _Read(entry, digest, about, self.preprocess.pixels(image), began=began)
 
     def _take(self, read: Sequence[_Read]) -> None:
         """Turn a chunk of files into rows that are yet to be committed."""
@@ -276,7 +282,7 @@ class _Update:
         raw = os.fsencode(one.entry.path)
         path = raw.decode("utf-8", "backslashreplace")
         modified = _moment(one.entry.time)
-        settled = time.time_ns() - one.entry.time > FRESH
+        settled = one.began - one.entry.time > FRESH
         return {
             "id": number, "path": path, "raw": None if path.encode() == raw else raw,
             "source": self.found.root if self.found.container else None, "size": one.entry.size,

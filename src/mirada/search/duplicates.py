@@ -6,6 +6,8 @@ pairs of strangers, since hashes of drawings lie nearer together than those of p
 nearer than those of a strong one.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +18,11 @@ COSINE = (0.8, 0.995)  # at least as much as one in 1,000 pairs of strangers has
 BANDS, SHUFFLES = 4, 16  # of 16 bits: pairs that share a band, in one of so many orders of the bits, are compared
 CROWD = 64  # pictures with one band, beyond which each is compared with so many after it only
 PAIRS = 20_000
+AT_ONCE = 1 << 16  # pairs whose vectors are held
 _ONES = np.unpackbits(np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(1, dtype=np.uint8)
 
 
-def duplicate_groups(hashes: NDArray[np.int64], vectors: NDArray[np.float32]) -> list[list[int]]:
+def duplicate_groups(hashes: NDArray[np.int64], vectors: NDArray[np.floating[Any]]) -> list[list[int]]:
     """Groups of two or more places of near-duplicates, the largest first. Hashes (n,), unit vectors (n, D).
 
     Two hashes that differ in 3 bits or less always share a band of 16; with more, they do so in one of the orders of
@@ -34,10 +37,22 @@ def duplicate_groups(hashes: NDArray[np.int64], vectors: NDArray[np.float32]) ->
     copies = 1 / (count - 1)  # of all pairs, if each picture has one: those are no strangers
     rare, seldom = (min(0.5, share + copies) for share in (1 / 2000, 1 / 1000))
     most = np.clip(np.quantile(hamming(hashes[one], hashes[other]), rare), *BITS_APART)
-    least = np.clip(np.quantile(np.einsum("nd,nd->n", vectors[one], vectors[other]), 1 - seldom), *COSINE)
+    least = np.clip(np.quantile(_cosines(vectors, one, other), 1 - seldom), *COSINE)
     first, second = _close(hashes, most, draw)
-    same = np.einsum("nd,nd->n", vectors[first], vectors[second]) >= least
+    same = _cosines(vectors, first, second) >= least
     return _joined(count, first[same], second[same])
+
+
+def _cosines(
+    vectors: NDArray[np.floating[Any]], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Of pairs of places (p,), some at a time: many like pictures make millions of pairs."""
+    cosines = np.empty(len(first), np.float32)
+    for start in range(0, len(first), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        one, other = (vectors[places[some]].astype(np.float32) for places in (first, second))
+        cosines[some] = np.einsum("nd,nd->n", one, other)
+    return cosines
 
 
 def hamming(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -52,9 +67,11 @@ def _close(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of places whose hashes share a band and differ in no more bits than `most`."""
     bits = np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, 8), axis=1)
-    found: list[NDArray[np.int64]] = []
+    count = len(hashes)
+    known = np.empty(0, np.int64)  # first * count + second
     for shuffle in range(SHUFFLES):
         order = np.arange(64) if shuffle == 0 else draw.permutation(64)
+        found: list[NDArray[np.int64]] = []
         bands = np.ascontiguousarray(np.packbits(bits[:, order], axis=1)).view(np.uint16)  # (n, BANDS)
         for band in range(BANDS):
             sorted_places = np.argsort(bands[:, band], kind="stable")
@@ -64,11 +81,10 @@ def _close(
                 if not equal.any():
                     break
                 pairs = np.stack([sorted_places[:-step][equal], sorted_places[step:][equal]])
-                found.append(pairs[:, hamming(*hashes[pairs]) <= most])
-    if not found:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    first, second = np.unique(np.sort(np.concatenate(found, 1), axis=0), axis=1)
-    return first, second
+                pairs = np.sort(pairs[:, hamming(*hashes[pairs]) <= most], axis=0)
+                found.append(pairs[0] * count + pairs[1])
+        known = np.unique(np.concatenate([known, *found]))
+    return known // count, known % count
 
 
 def _joined(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[list[int]]:

@@ -32,7 +32,7 @@ from mirada.search.table import (
     stamp,
     storage,
 )
-from mirada.search.vectors import Nearest, Vectors, as_matrix, build_index_apart, needs_index
+from mirada.search.vectors import Nearest, Vectors, as_stored, build_index_apart, needs_index
 from mirada.zero_shot import everyday_words
 
 __all__ = ["SHOWN", "SORTS", "Hit", "Index", "NoSuchPicture"]
@@ -228,7 +228,7 @@ class Index:
         columns = ["id", "path", "phash", "width", "height", "size", "vector"]
         with storage(self.where):
             found = rows_of(self.table, columns)
-        groups = duplicate_groups(found["phash"].to_numpy(), as_matrix(found))
+        groups = duplicate_groups(found["phash"].to_numpy(), as_stored(found))
         rows = found.drop(["vector", "phash"])
         return [
             sorted(rows.take(group).to_pylist(), key=lambda row: (-row["width"] * row["height"], -row["size"]))
@@ -294,13 +294,15 @@ class Index:
             MiradaError: no pictures, a model that cannot be had or is another one than before, a full disk; what was
                 indexed before is kept.
         """
-        place, found = location(where), scan(data)
+        place = location(where)
         made = None
         if not exists(place):
+            scan(data)  # nothing is made where there is nothing
             require_room(place)
             made = open_model(model or DEFAULT, device=device, on_progress=on_progress)
             model = made.model
         with writing(place):
+            found = scan(data)  # not earlier: what another process has taken in meanwhile would count as gone
             if made is not None and not exists(place):
                 create_table(place, made.made)
             index = cls(place, model=model, device=device)

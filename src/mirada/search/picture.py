@@ -38,7 +38,7 @@ def picture(data: bytes, at_least: int | None) -> tuple[Picture, Image.Image]:
     """
     image = decode(data, at_least=None if at_least is None else max(at_least, THUMBNAIL))
     exif, (width, height) = _exif(data, image)
-    place = exif.get_ifd(PLACE_FOLDER) if exif is not None else {}
+    place = _folder(exif, PLACE_FOLDER)
     found = Picture(
         _taken(exif), _degrees(place, 1, 2, 90), _degrees(place, 3, 4, 180), _camera(exif), width, height,
         perceptual_hash(image), thumbnail(image),
@@ -81,10 +81,18 @@ def _exif(data: bytes, image: Image.Image) -> tuple[Any, tuple[int, int]]:
         return None, size
 
 
+def _folder(exif: Any, number: int) -> Any:
+    """A part of EXIF that lies elsewhere in the file; {} where the way there is broken."""
+    try:
+        return {} if exif is None else exif.get_ifd(number)
+    except Exception:  # as above
+        return {}
+
+
 def _taken(exif: Any) -> datetime | None:
     if exif is None:
         return None
-    for value in (exif.get_ifd(CAMERA_FOLDER).get(TAKEN), exif.get(CHANGED)):
+    for value in (_folder(exif, CAMERA_FOLDER).get(TAKEN), exif.get(CHANGED)):
         try:
             return datetime.strptime(str(value).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
         except ValueError:
@@ -97,7 +105,7 @@ def _degrees(place: Any, side: int, number: int, most: int) -> float | None:
     try:
         degrees, minutes, seconds = (float(part) for part in place[number])
         value = degrees + minutes / 60 + seconds / 3600
-        value = -value if str(place[side]).upper()[:1] in "SW" else value
+        value = -value if str(place[side]).upper()[:1] in ("S", "W") else value
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
     return value if math.isfinite(value) and abs(value) <= most else None

@@ -73,7 +73,10 @@ def _term(rest: str, text: str) -> tuple[str, bool, str]:
 
 def _part(weight: float, term: str, quoted: bool, folder: str | None) -> Part:
     if not quoted and folder is not None:
-        path = os.path.join(folder, os.path.expanduser(term))
+        try:
+            path = os.path.join(folder, os.path.expanduser(term))
+        except ValueError:  # a tilde before what no user's name has
+            path = ""
         if os.path.isfile(path) and (is_image(term) or os.sep in term):
             return Part(weight, picture=path)
         if is_image(term) and (os.sep in term or " " not in term):

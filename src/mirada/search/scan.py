@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mirada.data.dataset import Files, Joined, Skipped, Source, why
 from mirada.data.decode import UndecodableImage
 from mirada.data.folder import is_image, split_of, suffix
+from mirada.data.shards import expand_braces
 from mirada.data.sources import open_data
 from mirada.data.tables import TABLES
 from mirada.errors import MiradaError
@@ -67,7 +68,8 @@ def scan(data: str | os.PathLike[str]) -> Scan:
                               f"({skipped[0].reason}): give yourself access to it, or move it elsewhere.")  # fmt: skip
     elif os.path.isfile(root) and is_image(root):
         return Scan(root, [_entry(root, os.stat(root))], False, [], [])
-    dataset = open_data(text if os.path.exists(text) or "{" in text else root, new_classes=True)
+    as_given = os.path.exists(text) or "{" in text or text.startswith("hf:")
+    dataset = open_data(text if as_given else root, new_classes=True)
     entries = [entry for source in dataset.splits.values() for entry in _members(root, source)]
     skipped = [Skipped(os.path.abspath(path), reason) for path, reason in dataset.skipped]
     unknown = [one.path for one in skipped if not os.path.isdir(os.path.dirname(one.path))]
@@ -83,11 +85,14 @@ def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
     into is listed, and what vanishes meanwhile is gone."""
     found: list[Entry] = []
     skipped: list[Skipped] = []
+    vanished = MiradaError(f"The folder {root!r} vanished while it was being read: nothing was changed.")
     waiting, seen = [root], set()
+    began = None
     while waiting:
         folder = waiting.pop()
         try:
             status = os.stat(folder)
+            began = began or (status.st_dev, status.st_ino)
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
@@ -107,12 +112,20 @@ def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
                             skipped.append(Skipped(entry.path, f"the link cannot be followed: {why(error)}"))
         except FileNotFoundError:
             if folder == root:
-                raise MiradaError(
-                    f"The folder {root!r} vanished while it was being read: nothing was changed."
-                ) from None
+                raise vanished from None
         except OSError as error:
             skipped.append(Skipped(folder, f"the folder cannot be read: {why(error)}"))
+    if began is not None and _identity(root) != began:  # all that was missing went with it
+        raise vanished
     return sorted(found, key=lambda entry: entry.path), skipped
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _may_be_out(entry: os.DirEntry[str], error: OSError) -> bool:
@@ -152,8 +165,10 @@ def _members(root: str, source: Source) -> list[Entry]:
     paths = [os.path.abspath(source.path(index)) for index in range(len(source))]
     if isinstance(source, Files):
         return [_named(path) for path in paths]
-    folder = root if os.path.isdir(root) else os.path.dirname(root)
-    files = [join(folder, name) for name in os.listdir(folder)] if os.path.isdir(root) or "{" in root else [root]
+    if os.path.isdir(root):
+        files = [join(root, name) for name in os.listdir(root)]
+    else:
+        files = [root] if os.path.exists(root) else expand_braces(root)
     facts = [os.stat(file) for file in files if os.path.isfile(file)]
     size, time = sum(fact.st_size for fact in facts), max((fact.st_mtime_ns for fact in facts), default=0)
 
@@ -161,10 +176,10 @@ def _members(root: str, source: Source) -> list[Entry]:
         def read() -> bytes:
             try:
                 return source.read(index)
-            except UndecodableImage:
+            except UndecodableImage as error:
+                if isinstance(error.__cause__, OSError):
+                    raise Unreachable(error.reason) from error
                 raise
-            except OSError as error:
-                raise Unreachable(f"cannot be read: {why(error)}") from error
 
         return read
 

@@ -8,7 +8,8 @@ index) is in a small table of facts beside it.
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT = 1
-TABLE, FACTS = "images", "facts"
+TABLE, FACTS, BORN = "images", "facts", ".born"
+TIDY = 16  # changes of the facts, after which older ones are dropped
 Table = Any  # lancedb's own
 
 
@@ -97,20 +99,23 @@ def schema_of(dim: int) -> pa.Schema:
 
 
 def exists(where: str) -> bool:
-    """Whether there is an index at this `location`."""
+    """Whether there is an index at this `location`. A folder without a version is what a kill left of one that was
+    about to be made."""
     if not is_remote(where):
-        return (Path(where) / f"{TABLE}.lance").is_dir()
+        return any((Path(where) / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
     with storage(where):
         return TABLE in lancedb_module().connect(where).list_tables().tables
 
 
 def stamp(where: str) -> tuple[int, int, int] | None:
-    """What tells an index from another one at the same place: its folder as the file system knows it. None on object
-    storage, where nobody knows."""
+    """What tells an index from another one at the same place: a file that is written with it, as the file system knows
+    it; the table's own folder changes as rows are deleted and indexed. None on object storage, where nobody knows."""
     if is_remote(where):
         return None
     try:
         facts = os.stat(Path(where) / f"{TABLE}.lance")
+        with suppress(FileNotFoundError):
+            facts = os.stat(Path(where) / BORN)
     except OSError:
         return (0, 0, 0)
     return facts.st_dev, facts.st_ino, facts.st_ctime_ns
@@ -119,7 +124,12 @@ def stamp(where: str) -> tuple[int, int, int] | None:
 def require_room(where: str) -> None:
     """Raise `MiradaError` where no index can be made: LanceDB is missing, or the folder holds something else."""
     lancedb_module()
-    if not is_remote(where) and os.path.isdir(where) and [name for name in os.listdir(where) if name[0] != "."]:
+    if is_remote(where) or not os.path.exists(where):
+        return
+    if not os.path.isdir(where):
+        raise MiradaError(f"{where!r} is a file: give --index a new folder.")
+    others = [name for name in os.listdir(where) if name[0] != "."]
+    if others and (others != [f"{TABLE}.lance"] or exists(where)):  # half of one may be made anew
         raise MiradaError(f"{where!r} holds other things already: give --index a new folder.")
 
 
@@ -128,7 +138,10 @@ def create_table(where: str, made: Made) -> Table:
     require_room(where)
     schema = schema_of(made.dim).with_metadata({"mirada": json.dumps(made._asdict())})
     with storage(where):
-        return lancedb_module().connect(where).create_table(TABLE, schema=schema)
+        table = lancedb_module().connect(where).create_table(TABLE, schema=schema)
+        if not is_remote(where):
+            (Path(where) / BORN).write_bytes(b"")
+        return table
 
 
 def open_table(where: str) -> tuple[Table, Made]:
@@ -178,7 +191,10 @@ class Facts:
                 database = lancedb_module().connect(self._where)
                 if FACTS not in database.list_tables().tables:
                     return None
-                self._table = database.open_table(FACTS)
+                try:
+                    self._table = database.open_table(FACTS)
+                except ValueError:  # killed while it was made
+                    return None
             self._table.checkout_latest()
             found = self._table.search().where(f"name = '{name}'").limit(1).to_arrow()
         return found["value"][0].as_py() if found.num_rows else None
@@ -189,6 +205,8 @@ class Facts:
         with storage(self._where):
             table = lancedb_module().connect(self._where).create_table(FACTS, schema=schema, exist_ok=True)
             table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(row)
+            if table.version % TIDY == 0:  # every version is kept whole until then
+                table.optimize(cleanup_older_than=timedelta(hours=1))
             self._table = table
 
 

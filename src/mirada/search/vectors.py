@@ -3,24 +3,19 @@
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirada.search.apart import start_apart
-from mirada.search.table import Facts, open_table, rows_of, storage
+from mirada.search.table import Facts, is_remote, open_table, rows_of, storage
 
 __all__ = [
-    "EXACT_UP_TO",
-    "Nearest",
-    "Vectors",
-    "as_matrix",
-    "build_index",
-    "build_index_apart",
-    "needs_index",
-    "product",
-]
+    "EXACT_UP_TO", "Nearest", "Vectors", "as_matrix", "as_stored", "build_index", "build_index_apart",
+    "build_index_once", "needs_index", "product",
+]  # fmt: skip
 
 EXACT_UP_TO = 50_000  # rows; where comparing all of 512 numbers takes as long as IVF-HNSW (docs/numbers/search.md)
 GROWN = 0.1  # share of rows outside the vector index, from which on it is built anew
@@ -119,9 +114,14 @@ class Vectors:
 
 def as_matrix(rows: Any) -> NDArray[np.float32]:
     """The column `vector` as float32 (n, D)."""
+    return as_stored(rows).astype(np.float32)
+
+
+def as_stored(rows: Any) -> NDArray[np.float16]:
+    """The column `vector`, float16 (n, D)."""
     column = rows["vector"].combine_chunks()
     width = rows.schema.field("vector").type.list_size
-    matrix: NDArray[np.float32] = column.flatten().to_numpy().astype(np.float32).reshape(-1, width)
+    matrix: NDArray[np.float16] = column.flatten().to_numpy().reshape(-1, width)
     return matrix
 
 
@@ -186,5 +186,19 @@ def build_index_apart(where: str) -> None:
     start_apart("mirada.search.vectors", where)
 
 
+def build_index_once(where: str) -> None:
+    """Build it, unless another process is at it."""
+    from filelock import FileLock, Timeout
+
+    if is_remote(where):
+        build_index(where)
+        return
+    try:
+        with FileLock(Path(where) / ".vectors.lock", timeout=0):
+            build_index(where)
+    except Timeout:
+        return
+
+
 if __name__ == "__main__":
-    build_index(sys.argv[1])
+    build_index_once(sys.argv[1])

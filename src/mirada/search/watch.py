@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirada.errors import MiradaError
-from mirada.search.build import Changes
+from mirada.search.build import Busy, Changes
 from mirada.search.index import Index
 from mirada.search.scan import scan
 
@@ -30,7 +30,11 @@ def changes_of(data: str | os.PathLike[str], where: str, **options: Any) -> Iter
         now = _stamps(data)
         took = time.monotonic() - began
         if now is not None and now != known and now == before:
-            _, changes = Index.update(data, where, **options)
+            try:
+                _, changes = Index.update(data, where, **options)
+            except Busy:  # the next look tries again
+                time.sleep(SECONDS)
+                continue
             known = now
             if changes.added or changes.updated or changes.moved or changes.removed:
                 yield changes

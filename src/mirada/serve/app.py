@@ -59,9 +59,9 @@ def create_app(shelf: Shelf, token: str | None = None) -> ASGIApp:
         """Whether the index can be read; 503 if not. Needs no token."""
         try:
             shelf.rows.version()
-        except MiradaError as error:
+        except MiradaError:  # whose text names folders of this machine
             answer.status_code = 503
-            return Health(status=str(error))
+            return Health(status="the index cannot be read")
         return Health(status="ok")
 
     @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)

@@ -34,8 +34,9 @@ def attention(model: Model, image: Image.Image, layer: int = -1) -> Explanation:
     """How much of its attention each patch gives to each, in the mean over the heads of one layer, counted from 0 or,
     if negative, from the end.
 
-    `from[row][column]` are rows of shares, times 1000 and rounded; on a grid of at most 16 blocks a side, each the mean
-    over a few patches. Of a model without attention `layers` is 0 and `from` is empty.
+    `from[row][column]` are rows of shares, in millionths; on a grid of at most 16 blocks a side, each the mean over a
+    few patches. `box` is where all blocks are, which may go over the edge of what was seen: patches need not divide
+    into blocks. Of a model without attention `layers` is 0 and `from` is empty.
     """
     kept: list[Layer] = []
     with evaluating(model):
@@ -44,14 +45,22 @@ def attention(model: Model, image: Image.Image, layer: int = -1) -> Explanation:
     if not kept:
         return {"box": box, "layers": 0, "layer": 0, "from": []}
     (number,) = within([layer], len(kept), "layer")
-    found = _between(kept[number]).mul(1000).round().int().tolist()
+    grid, size = kept[number].grid, _block(kept[number])
+    found = _between(kept[number], size).mul(1e6).round().int().tolist()
+    left, top, right, bottom = box
+    rows, columns = (-(-side // size) * size / side for side in grid)
+    box = (left, top, left + (right - left) * columns, top + (bottom - top) * rows)
     return {"box": box, "layers": len(kept), "layer": number % len(kept), "from": found}
 
 
-def _between(layer: Layer) -> Tensor:
+def _block(layer: Layer) -> int:
+    """Patches along the side of a block."""
+    return -(-max(layer.grid) // MOST_BLOCKS)
+
+
+def _between(layer: Layer, size: int) -> Tensor:
     """(h, w, h, w): from each block of patches to each patch of each block, the mean over heads."""
     heads = layer.query.shape[1]
-    size = -(-max(layer.grid) // MOST_BLOCKS)
     total: Tensor | None = None
     for head in range(heads):
         matrix = layer.attention([head])[0, 0, layer.prefix :, layer.prefix :].view(*layer.grid, *layer.grid)

@@ -126,7 +126,7 @@ class Guard:
     def _is_known(self, request: Request) -> bool:
         kind, _, value = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return self._fits(value.strip())
+            return self._fits(value.strip().encode("latin-1").decode("utf-8", "replace"))  # headers are read as latin-1
         try:
             cookie = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
         except CookieError:

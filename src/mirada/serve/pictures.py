@@ -96,7 +96,7 @@ def pictures(shelf: Shelf) -> APIRouter:
         terms = shelf.terms(q, plus, minus)
         with shelf.lock:
             model = shelf.index.embedder.model
-        image = shelf.rows.picture(number, model.preprocess.reads_at_least() or SIDES)
+        image = shelf.rows.picture(number, model.preprocess.reads_at_least())
         with shelf.lock:
             vector, _ = shelf.index.vector(terms)
             return Heat(**heat(model, image, vector))
@@ -106,7 +106,7 @@ def pictures(shelf: Shelf) -> APIRouter:
         """Where each patch of it looks, in one layer; -1 is the last."""
         with shelf.lock:
             model = shelf.index.embedder.model
-        image = shelf.rows.picture(number, model.preprocess.reads_at_least() or SIDES)
+        image = shelf.rows.picture(number, model.preprocess.reads_at_least())
         with shelf.lock:
             return Attention(**attention(model, image, layer))
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mirada.data.decode import UndecodableImage, decode
+from mirada.data.decode import UndecodableImage, decode, open_header
 from mirada.errors import MiradaError
 from mirada.search.index import SHOWN, Index, NoSuchPicture
 from mirada.search.table import Made, stamp, storage
@@ -120,20 +120,22 @@ class Rows:
             return self._orders[key]
 
     def original(self, number: int) -> tuple[bytes, bool]:
-        """A picture's bytes, and whether they are the file's own. Where the file is gone, or lies in an archive or
-        table, the thumbnail stands in."""
+        """A picture's bytes, and whether they are the file's own. The thumbnail stands in where the file is gone, is no
+        picture any more, or lies in an archive or table."""
         row = self.row(number, ("path", "raw", "thumbnail"))
         path = row["path"] if row["raw"] is None else os.fsdecode(row["raw"])
         try:
             with open(path, "rb", opener=_without_waiting) as file:
                 if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    return file.read(), True
-        except (OSError, ValueError):
+                    data = file.read()
+                    open_header(data)
+                    return data, True
+        except (OSError, ValueError, UndecodableImage):
             pass
         return row["thumbnail"], False
 
-    def picture(self, number: int, at_least: int) -> Image.Image:
-        """Decoded, at least so large if it is a JPEG; of what cannot be read any more, the thumbnail."""
+    def picture(self, number: int, at_least: int | None) -> Image.Image:
+        """Decoded, at least so large if it is a JPEG, or in full; of what cannot be read any more, the thumbnail."""
         data, own = self.original(number)
         with DECODERS:
             try:

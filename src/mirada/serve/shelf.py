@@ -117,6 +117,7 @@ class Shelf:
         """Take in a picture to search with. Raises `UndecodableImage`."""
         key = "u" + blake2b(data, digest_size=12).hexdigest()
         with self.lock:
+            _ = self.index  # another one in its place has not seen it
             if key in self._sent:
                 return self._sent[key]
         header = open_header(data)
@@ -138,6 +139,7 @@ class Shelf:
     def sent(self, key: str) -> Upload:
         """A picture that was sent. Raises `NoSuchUpload`."""
         with self.lock:
+            _ = self.index  # as in `send`
             if key not in self._sent:
                 raise NoSuchUpload
             self._sent.move_to_end(key)

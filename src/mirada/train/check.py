@@ -1,5 +1,8 @@
 """What can be known to be wrong with a run before any image is read, which may take minutes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from mirada.backbones import build, canonical, require_colour
@@ -29,10 +32,11 @@ def check_network(start: Model | None, settings: Settings) -> str:
         with without_values():
             backbone = build(name).eval()
             for side in sides:
-                images = torch.empty(1, 3, side, side)
-                if isinstance(backbone, ViT) and start is None:  # a loaded one may leave pixels over as it always did
-                    backbone.require_multiple(images, backbone.stride, "patches")
-                backbone(images)
+                with blame_early_size(side, settings.image_size):
+                    images = torch.empty(1, 3, side, side)
+                    if isinstance(backbone, ViT) and start is None:  # a loaded one may leave pixels over
+                        backbone.require_multiple(images, backbone.stride, "patches")
+                    backbone(images)
         freeze(backbone, settings.freeze)
         facts = {"classes": 2, "augment": settings.augment, "pairs": Pairs([("a picture",)], start)}
         learner = Learner(backbone, settings.objective, balance=settings.balance, **facts)
@@ -43,6 +47,18 @@ def check_network(start: Model | None, settings: Settings) -> str:
         for side in sides:  # some objectives need room for tiles
             half = torch.full((3,), 0.5)
             canvases = torch.zeros(2, 3, side, side, dtype=torch.uint8)
-            learner.views(Samples(canvases, torch.ones(2), torch.zeros(2).long(), size=(side, side), seed=0,
-                                  mean=half, std=half))  # fmt: skip
+            with blame_early_size(side, settings.image_size):
+                learner.views(Samples(canvases, torch.ones(2), torch.zeros(2).long(), size=(side, side), seed=0,
+                                      mean=half, std=half))  # fmt: skip
     return name
+
+
+@contextmanager
+def blame_early_size(side: int, image_size: int) -> Iterator[None]:
+    """A mistake with images of the size that only a recipe sets is put down to that setting."""
+    try:
+        yield
+    except MiradaError as error:
+        if side == image_size:
+            raise
+        raise MiradaError(f"Images begin with the recipe's early_size, {side} pixels: {error}") from error

@@ -85,6 +85,8 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         parameter = parameters[int(index)]
+        if key != "step" and tensor.shape != parameter.shape:
+            raise ValueError(f"its optimiser state {name} is another parameter's")
         if tensor.shape == parameter.shape:
             tensor = torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor

@@ -1,6 +1,7 @@
 """How much of what a two-tower model knew is still there while it is fine-tuned: seen as it happens, without labels."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mirada.data.images import Images
@@ -29,7 +30,8 @@ class Retention:
         return float((self._words(model) == self.before).double().mean())
 
     def _words(self, model: Model) -> Tensor:
-        """The number of the likeliest word for each image."""
-        text = model.encode_text(self.sentences, normalize=True).cpu()
-        _, image = unit_features(model, self.images, some_of(np.arange(len(self.images)), IMAGES))
-        return (image @ text.mT).argmax(1)
+        """The number of the likeliest word for each image, always in float32: rounding is not forgetting."""
+        with torch.autocast(model.device.type, enabled=False):
+            text = model.encode_text(self.sentences, normalize=True).cpu()
+            _, image = unit_features(model, self.images, some_of(np.arange(len(self.images)), IMAGES))
+            return (image @ text.mT).argmax(1)

@@ -1,5 +1,6 @@
 """Everything a training run can be told, as one flat table: the recipe file, `config.yaml` and the command's flags."""
 
+import math
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
@@ -116,6 +117,12 @@ class Settings:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise MiradaError(f"The setting {name} is {getattr(self, name)!r}: choose {' or '.join(allowed)}.")
+        for name in ("learning_rate", "muon_learning_rate", "weight_decay", "layer_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise MiradaError(f"The setting {name} must be 0 or more, and is {value}.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise MiradaError(f"The setting betas must be two numbers, at least 0 and below 1, and is {self.betas}.")
         for name in ("early_share", "warmup", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise MiradaError(f"The setting {name} must be at least 0 and below 1, and is {getattr(self, name)}.")
@@ -130,6 +137,14 @@ class Settings:
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         default = {field.name: field.default for field in fields(self)}
         return {key: value for key, value in plain.items() if value is not None or default[key] is not None}
+
+    def scaled_to(self, image_size: int) -> "Settings":
+        """For a recipe with images of another size: what is in proportion to them keeps its proportion."""
+
+        def scaled(side: int | None) -> int | None:
+            return side and max(1, round(side * self.image_size / image_size))
+
+        return replace(self, early_size=scaled(self.early_size), canvas=scaled(self.canvas))
 
     def with_changes(self, changes: dict[str, Any], where: str) -> "Settings":
         """These settings with some replaced; a new length (epochs, steps or budget) replaces the old one.
@@ -172,8 +187,8 @@ def _convert(name: str, value: Any, kind: str, where: str) -> Any:
         return None
     if name == "budget":
         return parse_duration(value)
-    if name == "betas" and isinstance(value, (list, tuple)) and len(value) == 2:
-        return (float(value[0]), float(value[1]))
+    if name == "betas" and isinstance(value, (list, tuple)) and all(type(one) in (int, float) for one in value):
+        return tuple(float(one) for one in value)
     parts = kind.split(" | ")
     if isinstance(value, (int, float)) and not isinstance(value, bool) and "float" in parts:
         return float(value)

@@ -61,6 +61,9 @@ class Monitor:
         """After each validation."""
 
 
+PREPARED = 1 << 24  # pixels of all images together that a network is prepared with
+
+
 class Run:
     """Data, model and optimiser of one run, built from its settings alone."""
 
@@ -106,7 +109,8 @@ class Run:
             size=(settings.image_size, settings.image_size), resize=settings.resize, mean=mean, std=std
         )
         if start is None:
-            backbone.prepare(preprocess.normalise(some_images(self.images)[0]))  # before any objective copies it
+            some = some_images(self.images, most=min(1024, max(64, PREPARED // canvas**2)))[0]
+            backbone.prepare(preprocess.normalise(some))  # before any objective copies it
         freeze(backbone, settings.freeze)
         if settings.lora:
             for tower in [backbone, *([start.text] if start and start.text else [])]:
@@ -126,7 +130,6 @@ class Run:
             rank=rank(), processes=processes(),
         )  # fmt: skip
         self.optimisers = build_optimisers(self.learner, self.settings)
-        self.average = Average(self.learner, settings.ema) if settings.ema else None
         self.model = Model(
             name, self.learner.evaluated(), preprocess, head=self._head(start), classes=self.classes,
             mirror=settings.mirror,
@@ -135,6 +138,8 @@ class Run:
                         "init": own_name(init) if (init := settings.init) and os.path.exists(init) else init,
                         "seed": settings.seed, "optimiser": optimiser} | ({"of": [start.provenance]} if start else {}),
         )  # fmt: skip
+        # Not earlier: with the head that it starts from.
+        self.average = Average(self.learner, settings.ema) if settings.ema else None
         if (towers := self.learner.towers()) is not None:
             self.model.add_towers(towers.text, towers.tokenizer, towers.project)
         self.validation = Validation(

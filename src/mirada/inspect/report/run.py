@@ -28,14 +28,14 @@ from mirada.zero_shot import templates as read_templates
 
 __all__ = ["inspect"]
 
-MOST_WORDS = 24
+MOST, MOST_WORDS = 4, 24
 SHARP = 640  # pixels of the longer side of a picture on the page, where the image has as many
 MARK = b'<meta name="generator" content="Mirada">'
 
 
 def inspect(
     ref: str, paths: Sequence[str | Path], *, out: str | Path, words: str | None = None, compare: str | None = None,
-    most: int = 4, layer: int | None = None, head: int | None = None, device: str = "cpu",
+    most: int = MOST, layer: int | None = None, head: int | None = None, device: str = "cpu",
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write `out`/index.html: what one model, or two, see in the first `most` of the images that can be read.
@@ -92,7 +92,8 @@ def inspect(
     subjects = [subject(*one) for one in zip(titles, models, seen[0].looks, strict=True)]
     words_of_command = [
         "mirada", "inspect", ref, *map(str, paths), "--out", str(out), *(["--words", words] if words else []),
-        *(["--compare", compare] if compare else []),
+        *(["--compare", compare] if compare else []), *(["--most", str(most)] if most != MOST else []),
+        *(["--layer", str(layer)] if layer is not None else []), *(["--head", str(head)] if head is not None else []),
     ]  # fmt: skip
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
