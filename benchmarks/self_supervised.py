@@ -297,6 +297,8 @@ def page() -> None:
     """Write docs/objectives.md and its picture."""
     recorded = rows()
     curves = ["![The linear probe over the length of training](images/objectives.svg)", ""] if draw(recorded) else []
+    further = "; *tuned further* also the crops, temperatures, prototypes and momentum of Mirada's own row"
+    further = further if any("further" in row["flags"] for row in recorded) else ""
     text = "\n".join([
         "# Objectives", "",
         "What a network can be trained to do, alone or in any sum, with `mirada train PHOTOS --objective "
@@ -309,10 +311,11 @@ def page() -> None:
         "linear probe by descent and without a penalty, since they are thousands of numbers each). The last column is "
         "what `mirada doctor` said.", "",
         "lightly's rows are those of `benchmarks/lightly_rival.py`: the same network, batch, time and probes, with two "
-        "workers, and its own transforms, heads and losses at the defaults of its classes, which are made for "
-        "ImageNet; its learning rate's peak is 5e-4 for a batch of 256, in proportion to the batch, unless a row says "
-        "another. *tuned* has heads as small as Mirada's, half the jitter, no blur and fewer crops; *tuned further* "
-        "also the crops, temperatures, prototypes and momentum of Mirada's own row. What lightly has no setting for, "
+        "workers (none is faster for DINO and SimCLR), and its own transforms, heads and losses at the defaults of its "
+        "classes, which are made for ImageNet; its learning rate's peak is 5e-4 for a batch of 256, in proportion to "
+        "the batch, unless a row says another. *tuned* has heads as small as Mirada's, half the jitter, no blur and "
+        "fewer crops"
+        + further + ". What lightly has no setting for, "
         "and Mirada's recipe has, is half the image size for most of the time. A machine that is called (AVX2) has "
         "neither AVX-512 nor bfloat16, and sees about half as many images in the same time. "
         "How fast both are: "

@@ -24,6 +24,7 @@ from mirada.errors import MiradaError
 from mirada.inspect.look import look
 from mirada.model import AT_ONCE, Model
 from mirada.preprocess import Preprocess
+from mirada.text import TextDesign
 
 TINY = "vit-pico/8(depth=1, image_size=16)"
 
@@ -284,7 +285,7 @@ def test_a_pickle_is_never_opened(saved: Path) -> None:
 @pytest.mark.parametrize(("text", "said"), [
     ("", "is not a Mirada model's"), ("[1]", "is not a Mirada model's"), ("{}", "is not a Mirada model's"),
     ('{"format": "one"}', "is not a Mirada model's"), ("\xff", "is not a Mirada model's"),
-    ('{"format": 3}', "written by a newer Mirada .* upgrade with"),
+    ('{"format": 3}', "written by a newer Mirada .* upgrade with"), (100_000 * "[", "is not a Mirada model's"),
 ])  # fmt: skip
 def test_configs_that_are_no_model(saved: Path, text: str, said: str) -> None:
     (saved / "config.json").write_bytes(text.encode("latin-1"))
@@ -297,7 +298,8 @@ def test_configs_that_are_no_model(saved: Path, text: str, said: str) -> None:
     ("architecture", {"name": None}, "There is no model"), ("preprocess", {"size": [16, 16]}, "missing 'mean'"),
     ("preprocess", None, "is not a Mirada model's"), ("classes", 3, "is not a Mirada model's"),
     ("classes", [1, 2], "is not a Mirada model's"), ("classes", ["one"], "of another shape"),
-    ("classes", None, "unknown head.bias"),
+    ("classes", None, "unknown head.bias"), ("architecture", {"name": "vit-pico/8(num_heads=0)"}, "fit together"),
+    ("text", TextDesign().to_dict() | {"activation": "relu"}, "is not a Mirada model's"),
 ])  # fmt: skip
 def test_configs_that_were_edited(saved: Path, key: str, value: object, said: str) -> None:
     changed(saved, lambda config: config.update({key: value}))

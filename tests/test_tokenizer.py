@@ -225,6 +225,11 @@ def test_designs_are_data() -> None:
             TokenizerDesign.from_dict(values | change)
 
 
+def test_bytes_that_are_no_text_are_question_marks() -> None:
+    tokenizer = Tokenizer(TokenizerDesign(clean=()))
+    assert torch.equal(tokenizer(["caf\udce9"]), tokenizer(["caf?"]))
+
+
 def test_what_is_no_text_or_has_no_vocabulary() -> None:
     with pytest.raises(MiradaError, match="A text is a string, and None is none"):
         Tokenizer(TokenizerDesign())(["a", None])  # type: ignore[list-item]

@@ -48,6 +48,7 @@ def test_a_label_that_stands_twice_counts_once_and_is_noted() -> None:
         (" , ", "There are no labels"),
         ("cat|animal,dog|animal", "'animal' belongs to 'cat' and to 'dog'"),
         ("missing.txt", "Cannot read the labels in 'missing.txt'"),
+        ("\n".join(f"class {number}" for number in range(60)), "There is one label in"),
     ],
 )
 def test_labels_that_make_no_sense(text: str, message: str) -> None:

@@ -47,7 +47,7 @@ def load(
     """
     where = choose_device(device)
     folder = shipped_folder(os.fspath(ref)) or Path(ref)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # which says no of names that are too long
         model = _load_folder(folder, weights)
     elif published_family(os.fspath(ref)):
         model = open_published(os.fspath(ref), weights, on_progress)
@@ -71,7 +71,7 @@ def _is_ours(config: Path) -> bool:
     """Whether the file is not somebody else's config: what cannot be read at all counts as ours, damaged."""
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return True
     return not isinstance(values, dict) or "format" in values or not {"model_type", "architecture"} & values.keys()
 
@@ -87,12 +87,12 @@ def _load_own(folder: Path) -> Model:
             )
         design = Design.from_dict(config)
         words = vocabulary.read_text(encoding="utf-8") if vocabulary.is_file() else None
+        with without_values():
+            model = Model.from_design(design, words)
     except MiradaError:
         raise
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise MiradaError(f"{folder / 'config.json'} is not a Mirada model's ({error!r}): was it edited?") from error
-    with without_values():
-        model = Model.from_design(design, words)
     _fill(model, folder / "model.safetensors")
     return model
 

@@ -292,7 +292,7 @@ class Model(nn.Module):
         texts = {"config.json": json.dumps(config, indent=2) + "\n"}
         if self.tokenizer is not None and self.tokenizer.vocabulary is not None:
             texts["tokenizer.json"] = self.tokenizer.vocabulary
-        tensors = self._tensors_of_design()
+        tensors = self.tensors_of_design()
         parts = {name: target / f".{name}.part" for name in texts}
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -309,7 +309,7 @@ class Model(nn.Module):
                     part.unlink()
         return target
 
-    def _tensors_of_design(self) -> dict[str, Tensor]:
+    def tensors_of_design(self) -> dict[str, Tensor]:
         """All tensors under the names that a model of this design has, as `torch.compile` leaves them elsewhere."""
         found = {name.replace("_orig_mod.", ""): tensor for name, tensor in self.state_dict().items()}
         with without_values():

@@ -127,7 +127,7 @@ class Tokenizer:
         """The text as the vocabulary sees it."""
         for step in self.design.clean:
             text = STEPS[step](text)
-        return text
+        return text.encode(errors="replace").decode()  # bytes of a file's name that are no text
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Ids, int64 (B, context)."""

@@ -52,7 +52,7 @@ def read_labels(text: str) -> tuple[list[Label], list[str]]:
         MiradaError: a file that cannot be read, or fewer than two labels.
     """
     path, notes = Path(text), []
-    if "," not in text and (path.is_file() or path.suffix in (".txt", ".csv")):
+    if "," not in text and (os.path.isfile(path) or path.suffix in (".txt", ".csv")):
         lines = lines_of(path, "labels")
     else:
         lines = text.split(",")
@@ -102,7 +102,7 @@ def templates(names: str) -> list[str]:
     for name in names.split("+"):
         if name in _tables():
             found += _tables()[name]
-        elif Path(name).is_file():
+        elif os.path.isfile(name):
             found += lines_of(Path(name), "templates")
         else:
             raise Misuse(f"There are no templates {name!r}: there are {', '.join(_tables())}, or name a file.")

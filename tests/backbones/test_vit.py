@@ -362,6 +362,8 @@ def test_image_sizes_that_do_not_divide_name_the_nearest(size: tuple[int, int], 
         ("resnet-18/16", "has no patches: write it without '/16'"),
         ("coatnet-0(widths=(8, 8, 8, 8, 8))", "must divide by 32"),
         ("regnety-400mf(rounding='up')", "choose one of generous, nearest"),
+        ("vit-ti/16(num_heads=0)", "do not fit together"),
+        ("resnet-18(depths=())", "do not fit together"),
     ],
 )
 def test_names_that_do_not_exist(name: str, message: str) -> None:

@@ -308,6 +308,21 @@ def test_configs_from_before_2023(randomise: Randomise, tmp_path: Path) -> None:
     torch.testing.assert_close(mirada.load(tmp_path).encode_image(images), expected)
 
 
+def test_what_the_second_place_leaves_out_is_a_default(randomise: Randomise, tmp_path: Path) -> None:
+    config = CLIPConfig(vision_config=SMALL | IMAGE, text_config=SMALL | {"hidden_act": "gelu"}, projection_dim=24)
+    saved(tmp_path, randomise(CLIPModel(config)))
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["text_config_dict"] = {key: value for key, value in values["text_config"].items() if key in SMALL}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    ours, theirs = mirada.load(tmp_path), CLIPModel.from_pretrained(tmp_path).eval()
+    assert ours.tokenizer is not None
+    ids = ours.tokenizer(TEXTS)
+    with torch.no_grad():
+        expected = theirs.get_text_features(ids)
+    expected = getattr(expected, "pooler_output", expected)
+    torch.testing.assert_close(ours.encode_text(TEXTS), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("model_type", "change", "said"), [
     ("clip", {"architectures": ["CLIPForImageClassification"]}, "CLIPForImageClassification is not a model of image"),
     ("clip", {"vision_config": {"hidden_act": "relu"}}, "activation 'relu' is not one of quick_gelu"),

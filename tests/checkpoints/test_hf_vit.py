@@ -125,6 +125,17 @@ def test_what_is_written_back_is_what_was_read(row: str, randomise: Randomise, t
         assert torch.equal(tensor, weights.get(name)), name
 
 
+def test_sizes_may_be_pairs(randomise: Randomise, tmp_path: Path) -> None:
+    made("ViTModel", randomise, tmp_path)
+    images = torch.randn(1, 3, 32, 32)
+    expected = mirada.load(tmp_path).encode_image(images)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("image_size", "patch_size"):
+        config[name] = [config[name], config[name]]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert torch.equal(mirada.load(tmp_path).encode_image(images), expected)
+
+
 def test_class_names_are_the_configs(randomise: Randomise, tmp_path: Path) -> None:
     config = transformers.ViTConfig(**SMALL, id2label={0: "ant", 1: "bee", 2: "cow"})
     randomise(transformers.ViTForImageClassification(config)).save_pretrained(tmp_path)  # type: ignore[operator]
@@ -146,6 +157,8 @@ def test_pixels_are_those_of_the_image_processor(randomise: Randomise, tmp_path:
     ({"model_type": "swin"}, "of the type 'swin', which Mirada does not load"),
     ({"hidden_act": "relu"}, "activation 'relu'"), ({"num_channels": 4}, "4 channels"),
     ({"num_attention_heads": 5}, "does not split into 5 heads"),
+    ({"num_hidden_layers": 1}, "config.json says 1 layers, and the weights have 2"),
+    ({"image_size": [32, 48]}, "image_size is .32, 48.: Mirada knows squares only"),
 ])  # fmt: skip
 def test_other_networks_are_refused(change: dict[str, Any], said: str, randomise: Randomise, tmp_path: Path) -> None:
     made("ViTModel", randomise, tmp_path)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from hub_server import Hub
-from tiny_repository import LARGE, REPO, weights
+from tiny_repository import LARGE, REPO, cache, weights
 
 from mirada.checkpoints import hub as client
 from mirada.checkpoints.hub import Facts, HubFiles, facts
@@ -13,9 +13,22 @@ from mirada.checkpoints.weights import find_weights
 from mirada.errors import MiradaError
 
 
+def test_offline_what_nobody_asked_for_may_be_there(tiny: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other libraries fetch a network without its pixels, which would then be assumed."""
+    for name in ("config.json", "model.safetensors"):
+        HubFiles(REPO).path(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(MiradaError, match=r"preprocessor_config\.json of someone/tiny is not in the cache"):
+        HubFiles(REPO).path("preprocessor_config.json")
+    snapshot = cache(tmp_path) / "snapshots" / tiny.commit(REPO)
+    (snapshot / ".gitattributes").write_text("")  # who fetches everything has it
+    assert HubFiles(REPO).path("preprocessor_config.json") is None
+
+
 def test_offline_the_cache_is_enough(tiny: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     path = HubFiles(REPO).path("model.safetensors")
-    HubFiles(REPO).path("config.json")
+    for name in ("config.json", "preprocessor_config.json"):
+        HubFiles(REPO).path(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = len(tiny.requests)
     files = HubFiles(REPO)

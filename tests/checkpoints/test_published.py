@@ -46,6 +46,15 @@ def same(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_the_name_says_whose_layout_of_two_is_meant(hub: Hub, randomise: Randomise) -> None:
+    folder = hub.root / "timm" / "vit_tiny_patch16_224.mine"
+    peer = timm_vit(randomise, folder)
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {}, "preprocess_cfg": {}}')
+    (folder / "open_clip_model.safetensors").write_bytes(b"another one's")
+    images = torch.randn(2, 3, 32, 32)
+    same(mirada.load("timm:vit_tiny_patch16_224.mine").logits(images), peer(images))
+
+
 def test_timm_from_the_hub(hub: Hub, randomise: Randomise) -> None:
     peer = timm_vit(randomise, hub.root / "timm" / "vit_tiny_patch16_224.mine")
     heard: list[tuple[str, int, int]] = []

@@ -40,6 +40,32 @@ def test_torchscript_of_an_old_torch_does_not_name_its_buffers(
     assert shapes.keys() == tensors.keys() | {"visual.attribute"}
 
 
+def test_torchscript_that_would_fill_the_memory(archive: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
+    bomb = rewritten(archive[0], tmp_path / "bomb.pt", lambda name, content: None if "/data/" in name else content)
+    with zipfile.ZipFile(archive[0]) as source:
+        storages = [name for name in source.namelist() if "/data/" in name]
+    with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as target:
+        for name in storages:
+            target.writestr(name, bytes(1 << 25))
+    weights = open_weights(bomb)
+    with pytest.raises(MiradaError, match="bytes, and the whole file"):
+        weights.get("visual.conv1.weight")
+
+
+def test_torchscript_whose_modules_hold_each_other_again_and_again(
+    archive: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    module = b"c__torch__\nA\n)\x81}"  # an object, and its attributes
+    nested = module + b"b"
+    for _ in range(30):
+        nested = module + b"(X\x01\x00\x00\x00a" + nested + b"q\x01X\x01\x00\x00\x00bh\x01ub"
+    tree = b"\x80\x02" + nested + b"."
+    bomb = rewritten(archive[0], tmp_path / "bomb.pt",
+                     lambda name, content: tree if name.endswith("/data.pkl") else content)  # fmt: skip
+    with pytest.raises(MiradaError, match="hold each other too often"):
+        open_weights(bomb)
+
+
 def test_torchscript_is_not_run(archive: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
     mark = tmp_path / "it ran"
     import os

@@ -115,8 +115,11 @@ def test_a_recipe_for_images_of_another_size(folder_of_shapes: Path, tmp_path: P
     )
     document("train", folder_of_shapes, "--recipe", recipe, "--image-size", 48, "--out", tmp_path / "run")
     assert "early_size: 24" in (tmp_path / "run" / "config.yaml").read_text()
-    said = refused(2, "train", folder_of_shapes, "--recipe", recipe, "--image-size", 40, "--out", tmp_path / "other")
-    assert "Images begin with the recipe's early_size, 20 pixels: " in said
+    document("train", folder_of_shapes, "--recipe", recipe, "--image-size", 40, "--out", tmp_path / "third")
+    assert "early_size: 24" in (tmp_path / "third" / "config.yaml").read_text()  # 20 does not divide into patches
+    recipe.write_text(recipe.read_text().replace("early_size: 16", "early_size: 12"))
+    said = refused(2, "train", folder_of_shapes, "--recipe", recipe, "--out", tmp_path / "other")
+    assert "Images begin with the recipe's early_size, 12 pixels: " in said
     assert not (tmp_path / "other").exists()
 
 

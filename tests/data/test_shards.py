@@ -5,8 +5,9 @@ from pictures import picture, write_tar
 
 from mirada.data.shards import expand_braces
 from mirada.data.sources import open_data
-from mirada.data.splits import Subset
+from mirada.data.splits import Subset, train_and_validation
 from mirada.errors import MiradaError
+from mirada.evaluate.run import choose_training
 
 
 def test_braces():
@@ -40,12 +41,18 @@ def test_shards_of_several_folders_keep_their_paths(tmp_path):
     assert Subset(source, [1]).path(0) == paths[1]
 
 
-def test_shards_of_no_split_beside_those_of_one_are_listed(tmp_path):
+def test_shards_of_no_split_beside_those_of_one_are_not_trained_on(tmp_path):
     for number, name in enumerate(("train", "extra")):
-        write_tar(tmp_path / f"{name}.tar", {"1.jpg": picture(number), "1.cls": b"0"})
+        pictures = {f"{sample}.jpg": picture(10 * number + sample) for sample in range(4)}
+        write_tar(tmp_path / f"{name}.tar", pictures | {f"{sample}.cls": b"%d" % (sample % 2) for sample in range(4)})
     data = open_data(tmp_path)
-    assert data.splits.keys() == {"train"}
-    assert [skipped.path for skipped in data.skipped] == [str(tmp_path / "extra.tar")]
+    assert data.splits.keys() == {"train", "all"}
+    parts = train_and_validation(data)
+    assert {name.partition("/")[0] for name in (*parts.train.names, *parts.validation.names)} == {"train.tar"}
+    assert parts.notes == ["4 images take no part: the names of their files are of no split, as others' are."]
+    _, name, asked, notes = choose_training(data, None, 0)
+    assert (name, len(asked)) == ("val", 2)
+    assert parts.notes[0] in notes
 
 
 def test_members_are_grouped_by_name_up_to_the_first_dot(tmp_path):

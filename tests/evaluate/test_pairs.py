@@ -73,12 +73,16 @@ def test_no_numbers_are_no_success(tmp_path: Path) -> None:
     found = dict(recalls(torch.full((20, 4), torch.nan), F.normalize(torch.randn(20, 4), dim=1), right))
     assert set(found.values()) == {0.0}
     model, data = two_towers(tmp_path)
-    broken = load(model)
-    with torch.no_grad():
-        next(broken.backbone.parameters()).fill_(torch.nan)
-    broken.save(tmp_path / "broken")
-    with pytest.raises(MiradaError, match="are not finite numbers"):
-        evaluate(str(tmp_path / "broken"), str(data), probe="retrieval")
+    for part, message in (
+        ("backbone", "The features of '.*' are not finite"),
+        ("text", "The features of captions are"),
+    ):
+        broken = load(model)
+        with torch.no_grad():
+            next(broken.get_submodule(part).parameters()).fill_(torch.nan)
+        broken.save(tmp_path / part)
+        with pytest.raises(MiradaError, match=message):
+            evaluate(str(tmp_path / part), str(data), probe="retrieval")
 
 
 def two_towers(tmp_path: Path) -> tuple[Path, Path]:

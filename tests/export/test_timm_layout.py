@@ -53,6 +53,16 @@ def check_timm(model: Model, folder: Path, side: int = 48) -> Exported:
     return done
 
 
+@torch.no_grad()
+def test_a_compiled_network_is_exported_as_it_was(tmp_path: Path) -> None:
+    model, images = made(VITS["plain"]), torch.randn(2, 3, 48, 48)
+    expected = model.encode_image(images)
+    model.backbone = torch.compile(model.backbone, backend="eager")  # type: ignore[assignment]
+    export(model, "timm", tmp_path)
+    peer = in_timm(tmp_path)
+    same(expected, peer.forward_head(peer.forward_features(images), pre_logits=True))
+
+
 def test_every_architecture_that_is_named_is_one_of_timms() -> None:
     named = set()
     for size, patch, epsilon in product([*SIZES.values(), {"dim": 64, "depth": 4, "num_heads": 2}], (8, 14, 16, 32),

@@ -381,6 +381,22 @@ def test_an_archive_that_cannot_be_read_now_loses_nothing(
     assert counts(tmp_path / "x.tar", where) == (1, 0, 0, 0, 1)
 
 
+def test_a_picture_that_a_table_names_and_that_is_gone_is_gone(tmp_path: Path, model_folder: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number in range(3):
+        shape_picture("red", number).save(tmp_path / f"{number}.png")
+    rows = [{"bytes": None, "path": f"{number}.png"} for number in range(3)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table, where = tmp_path / "a.parquet", str(tmp_path / "index")
+    pq.write_table(pa.table({"image": pa.array(rows, kind)}), table)
+    assert counts(table, where, model=model_folder) == (3, 0, 0, 0, 3)
+    (tmp_path / "1.png").unlink()
+    os.utime(table, (1, 1))
+    assert counts(table, where) == (0, 0, 0, 1, 0)
+
+
 def test_an_index_is_the_same_one_while_rows_come_and_go(indexed: tuple[Path, str]) -> None:
     folder, where = indexed
     index = Index(where)

@@ -221,11 +221,13 @@ def test_a_script_sends_the_token(stranger: TestClient) -> None:
         assert status(wrong) == 401
 
 
-def test_a_token_may_be_any_word(served_index: Served) -> None:
-    app = create_app(Shelf(served_index.index), token="una contraseña")
-    with TestClient(app, base_url=BASE) as client:
-        sent = {"authorization": "Bearer una contraseña".encode()}
-        assert client.get("/api/index", headers=sent).status_code == 200  # type: ignore[arg-type]
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("token", ["una contraseña", "voilà"])
+def test_a_token_may_be_any_word(served_index: Served, token: str, encoding: str) -> None:
+    with TestClient(create_app(Shelf(served_index.index), token=token), base_url=BASE) as client:
+        for sent, status in ((token, 200), (token[:-1], 401)):
+            headers = {"authorization": f"Bearer {sent}".encode(encoding)}
+            assert client.get("/api/index", headers=headers).status_code == status  # type: ignore[arg-type]
 
 
 def test_a_browser_is_asked_for_the_token_once(stranger: TestClient) -> None:

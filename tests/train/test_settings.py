@@ -67,10 +67,12 @@ def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
 
 
 def test_images_of_another_size_keep_the_recipes_proportions() -> None:
-    recipe = Settings(image_size=32, early_size=24, canvas=48)
+    recipe = Settings(model="resnet-18", image_size=32, early_size=24, canvas=48)
     larger = recipe.with_changes({"image_size": 64}, "the command").scaled_to(32)
     assert (larger.early_size, larger.canvas) == (48, 96)
     assert recipe.scaled_to(32) == recipe
+    fashion = Settings(model="vit-nano/4(depth=6)", image_size=32, early_size=20).scaled_to(28)
+    assert fashion.early_size == 24  # 22.9 does not divide into patches of 4
     assert Settings(image_size=64).scaled_to(32) == Settings(image_size=64)
 
 

@@ -68,7 +68,7 @@ def build(reference: str, **defaults: Any) -> Backbone:
         options["patch_size"] = patch
     try:
         return size.build(**options)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         if isinstance(error, MiradaError):
             raise
         raise MiradaError(f"The options of the model {reference!r} do not fit together: {error}.") from error

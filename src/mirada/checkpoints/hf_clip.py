@@ -14,7 +14,7 @@ from mirada.checkpoints.pixels import from_hf, hf_config
 from mirada.checkpoints.plan import Plan
 from mirada.checkpoints.table import JOIN, How, Row, Shapes, Table, join, shape_added, then
 from mirada.checkpoints.two_towers import logit_rows
-from mirada.checkpoints.vit import vit_name
+from mirada.checkpoints.vit import side_of, vit_name
 from mirada.checkpoints.vocabularies import from_merges, transformers_tokenizer
 from mirada.errors import MiradaError
 from mirada.model import Design, Projection
@@ -142,13 +142,15 @@ def _plan(
         provenance["preprocess"] = f"squares of {side} pixels; the original keeps the aspect ratio (NaFlex)"
     elif pixels is None:
         provenance["preprocess"] = f"assumed: there was no preprocessor_config.json for {kind}"
-    preprocess: Preprocess = from_hf(pixels, kind, vision["image_size"])
+    preprocess: Preprocess = from_hf(pixels, kind, side_of(vision, "image_size"))
     return Plan(Design(architecture, preprocess, provenance=provenance, **more), table, vocabulary)
 
 
 def _part(config: Config, name: str, defaults: Config) -> Config:
-    """One tower's configuration. Old files of CLIP have it under two names, of which the second counts."""
-    return defaults | (config.get(f"{name}_config") or {}) | (config.get(f"{name}_config_dict") or {})
+    """One tower's configuration. Old files of CLIP have it under two names, of which the second counts, with the
+    defaults for what it leaves out."""
+    old = config.get(f"{name}_config_dict")
+    return defaults | (config.get(f"{name}_config") or {}) | ({} if old is None else defaults | old)
 
 
 def _refuse_others(config: Config, wanted: str) -> None:
@@ -170,17 +172,11 @@ def _activation(config: Config) -> Any:
 
 
 def _vit(config: Config, **options: Any) -> str:
-    square = {key: config[key] for key in ("image_size", "patch_size")}
-    for key, value in square.items():
-        if isinstance(value, list) and len(set(value)) == 1:
-            square[key] = value[0]
-        if not isinstance(square[key], int):
-            raise MiradaError(f"transformers' {key} is {value}: Mirada knows squares only.")
     if config["num_channels"] != 3:
         raise MiradaError(f"This model sees {config['num_channels']} channels: Mirada loads models of three.")
     return vit_name(
         config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"],
-        config["intermediate_size"], square["patch_size"], image_size=square["image_size"],
+        config["intermediate_size"], side_of(config, "patch_size"), image_size=side_of(config, "image_size"),
         activation=_activation(config), epsilon=config["layer_norm_eps"], **options,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from mirada.checkpoints.pixels import from_hf, hf_config
 from mirada.checkpoints.plan import Plan
 from mirada.checkpoints.table import JOIN, How, Row, Shapes, Table, join
 from mirada.checkpoints.timm import QV_BIAS
-from mirada.checkpoints.vit import depth_of, grid_of, shape_of, vit_name
+from mirada.checkpoints.vit import depth_of, grid_of, shape_of, side_of, vit_name
 from mirada.errors import MiradaError
 from mirada.model import Design, HeadInput, Projection
 
@@ -144,11 +144,12 @@ def plan_dinov3(config: Config, files: Files | None, shapes: Shapes) -> Plan:
     if registers:
         tokens = [(("embeddings.cls_token", "embeddings.register_tokens"), "backbone.prefix", join(1, (1, -1)))]
     gated = "layer.0.mlp.gate_proj.weight" in shapes
-    patch = int(config.get("patch_size", 16))
+    patch = side_of(config, "patch_size", 16)
     options = {
-        "dim": config["hidden_size"], "depth": depth_of(shapes, "layer."), "num_heads": config["num_attention_heads"],
+        "dim": config["hidden_size"], "depth": _depth(config, shapes, "layer."),
+        "num_heads": config["num_attention_heads"],
         "hidden": shape_of(shapes, "layer.0.mlp.up_proj.weight", "transformers' DINOv3")[0],
-        "patch_size": patch, "image_size": int(config.get("image_size", 224)) // patch * patch,
+        "patch_size": patch, "image_size": side_of(config, "image_size", 224) // patch * patch,
         "registers": registers or None, "positions": "rotary", "layer_scale": 1e-5,
         "epsilon": float(config.get("layer_norm_eps", 1e-5)),
         "activation": "swiglu" if gated else _activation(config),
@@ -189,18 +190,25 @@ def _options(config: Config, shapes: Shapes, prefix: str, positioned: int, usual
     gated = f"{first}mlp.weights_in.weight" in shapes
     inner = "mlp.weights_in" if gated else "mlp.fc1" if f"{first}mlp.fc1.weight" in shapes else "intermediate.dense"
     hidden = shape_of(shapes, f"{first}{inner}.weight", where)[0]
-    patch = int(config.get("patch_size", usual_patch))
-    size = config.get("image_size", 224)
+    patch, size = side_of(config, "patch_size", usual_patch), side_of(config, "image_size", 224)
     side = grid_of(shape_of(shapes, f"{prefix}embeddings.position_embeddings", where)[1] - positioned, where)
     bias = f"{first}attention.attention.query.bias" in shapes
     return {
         "dim": shape_of(shapes, f"{prefix}embeddings.cls_token", where)[-1],
-        "depth": depth_of(shapes, f"{prefix}encoder.layer."),
+        "depth": _depth(config, shapes, f"{prefix}encoder.layer."),
         "num_heads": config.get("num_attention_heads", 12), "hidden": hidden // 2 if gated else hidden,
         "patch_size": patch, "image_size": size if size // patch == side else side * patch,
         "epsilon": float(config.get("layer_norm_eps", 1e-12 if "dino" not in where else 1e-6)), "resample": "plain",
         "activation": "swiglu" if gated else _activation(config), "qkv_bias": None if bias else False,
     }  # fmt: skip
+
+
+def _depth(config: Config, shapes: Shapes, prefix: str) -> int:
+    depth = depth_of(shapes, prefix)
+    if config.get("num_hidden_layers", depth) != depth:
+        raise MiradaError(f"The config.json says {config['num_hidden_layers']} layers, and the weights have {depth}: "
+                          "one of them belongs to another model.")  # fmt: skip
+    return depth
 
 
 def _activation(config: Config) -> str | None:

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +97,10 @@ class HubFiles:
         if listing is None:
             return self._from_cache(name)
         if name not in listing.sizes and self._complete:
+            with suppress(OSError):  # the library's own mark for one who has no network later
+                mark = self._absent(listing.commit, name)
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
             return None
         return self._cached(name, listing) or self._download(name)
 
@@ -244,7 +248,17 @@ class HubFiles:
         names = self._in_cache()
         if not names or any(kind.search(name) and not any(map(kind.search, names)) for kind in ESSENTIAL):
             raise self._missing(name)
+        # Others fetch the weights without it. Who fetched all files has the hub's own, too.
+        if (
+            name == "preprocessor_config.json"
+            and ".gitattributes" not in names
+            and not (self._absent(self._snapshot().name, name).is_file())
+        ):
+            raise self._missing(name)
         return None
+
+    def _absent(self, commit: str, name: str) -> Path:
+        return self._folder() / ".no_exist" / commit / name
 
     def _cached(self, name: str, listing: _Listing) -> Path | None:
         """A file of that commit if it is here and whole; what is here and not whole is removed."""

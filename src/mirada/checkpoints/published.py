@@ -20,7 +20,10 @@ __all__ = ["FAMILIES", "describe_published", "local_folder", "open_published", "
 
 Progress = Callable[[str, int, int], None]
 
-FIRST = {"open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")}  # of two layouts in one place
+_OTHERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+FIRST = {  # of two layouts in one place
+    "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"), "hf": _OTHERS, "timm": _OTHERS,
+}  # fmt: skip
 FAMILIES = ("timm", "hf", "open_clip", "openai", "dino", "mae", "vissl", "torchvision")
 TELLTALES = {  # a tensor that only this layout has -> how its files are referred to
     "visual.trunk.": "open_clip:", "visual.transformer.resblocks.": "open_clip: or openai:",
@@ -108,6 +111,8 @@ def layout_of(files: Files, family: str) -> str:
     if family == "torchvision":  # its weights are among timm's, and their pixels are still torchvision's
         return family
     config = files.json("config.json") or {}
+    if family == "timm" and isinstance(config.get("architecture"), str):
+        return family
     if family != "hf" and files.json("open_clip_config.json") is not None:
         return "open_clip"
     if "model_type" in config:

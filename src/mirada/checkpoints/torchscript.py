@@ -28,6 +28,10 @@ LISTS = {"build_boollist", "build_doublelist", "build_intlist", "build_tensorlis
          "restore_type_tag"}  # fmt: skip
 
 
+MOST_PROGRAM = 1 << 26  # bytes of a class's text
+MOST_VISITS = 100_000  # modules; ViT-L has some hundreds
+
+
 class _Stored(NamedTuple):
     """A tensor that is still in its file."""
 
@@ -46,12 +50,13 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        self.zip = zipfile.ZipFile(path)
+        self.zip, self.size = zipfile.ZipFile(path), path.stat().st_size
         self.root = _root(self.zip)
         if self.root + "byteorder" in self.zip.namelist() and self._read("byteorder") == b"big":
             raise ValueError("it was written on a big-endian machine")
-        with self.zip.open(self.root + "data.pkl") as file:
+        with self.zip.open(self._small("data.pkl")) as file:
             tree, states = _unpickle(file)
+        self.visits = 0
         self.states = states  # id of an inert object -> (object, qualified name of its class, its attributes)
         self.stored: dict[str, _Stored] = dict(self._walk(tree, "", ()))
         self.shapes = {name: stored.shape for name, stored in self.stored.items()}
@@ -69,10 +74,20 @@ class Archive:
         return flat.as_strided(stored.shape, stored.stride, stored.offset)
 
     def _read(self, name: str) -> bytes:
-        return self.zip.read(self.root + name)
+        return self.zip.read(self._small(name))
+
+    def _small(self, name: str) -> zipfile.ZipInfo:
+        """An entry that takes no more memory than it should: PyTorch compresses the program only."""
+        entry = self.zip.getinfo(self.root + name)
+        if entry.file_size > (MOST_PROGRAM if name.startswith("code/") else self.size):
+            raise ValueError(f"{name} takes {entry.file_size:,} bytes, and the whole file {self.size:,}")
+        return entry
 
     def _walk(self, node: Any, prefix: str, above: tuple[int, ...]) -> Iterator[tuple[str, _Stored]]:
         """The tensors of a module and of those in it; a module that holds itself ends there."""
+        self.visits += 1
+        if self.visits > MOST_VISITS:
+            raise ValueError("its modules hold each other too often")
         if id(node) not in self.states or id(node) in above:
             return
         _, kind, attributes = self.states[id(node)]

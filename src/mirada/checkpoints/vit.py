@@ -8,7 +8,7 @@ from mirada.checkpoints.table import Shapes
 from mirada.errors import MiradaError
 from mirada.language import format_call
 
-__all__ = ["depth_of", "grid_of", "shape_of", "vit_name"]
+__all__ = ["depth_of", "grid_of", "shape_of", "side_of", "vit_name"]
 
 
 def shape_of(shapes: Shapes, name: str, where: str) -> tuple[int, ...]:
@@ -47,3 +47,12 @@ def vit_name(dim: int, depth: int, num_heads: int, hidden: int, patch_size: int,
     if hidden != 4 * dim:
         other["mlp_ratio"] = hidden / dim
     return format_call(f"vit-b/{patch_size}", other | options)
+
+
+def side_of(config: dict[str, Any], name: str, usual: int | None = None) -> int:
+    """A size of images or patches in transformers' config, which is a number or a pair of equal ones."""
+    value = config.get(name, usual)
+    sides = value if isinstance(value, (list, tuple)) else [value]
+    if len(set(sides)) != 1 or not isinstance(sides[0], int):
+        raise MiradaError(f"transformers' {name} is {value}: Mirada knows squares only.")
+    return int(sides[0])

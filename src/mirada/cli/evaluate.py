@@ -64,7 +64,9 @@ def command(
     metrics = result["metrics"]
     for way in ("text_to_image", "image_to_text"):
         if found := [f"{key.partition('/')[2]} {share:.1%}" for key, share in metrics.items() if key.startswith(way)]:
-            print(f"{way.replace('_', ' ')}: {', '.join(found)}")
+            low, high = result["interval"]
+            known = f" (95% interval of R@1 {low:.1%} to {high:.1%})" if way == "text_to_image" else ""
+            print(f"{way.replace('_', ' ')}: {', '.join(found)}{known}")
     if "jaccard" in metrics:
         print_objects(result, method or "token-cut")
     if "auroc" in metrics:

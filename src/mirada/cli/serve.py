@@ -9,7 +9,7 @@ __all__ = ["EXAMPLE", "command"]
 
 EXAMPLE = (
     "Examples: [bold]mirada serve --index pictures[/bold]; "
-    '[bold]mirada serve --index pictures --host 0.0.0.0 --token "$(openssl rand -hex 16)"[/bold]'
+    '[bold]mirada serve --index pictures --host 0.0.0.0 --token "a secret of yours"[/bold]'
 )
 
 

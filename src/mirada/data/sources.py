@@ -98,8 +98,6 @@ def _by_split(paths: Sequence[str], skipped: list[Skipped], in_memory: int) -> d
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault(_split(path) or "all", []).append(path)
-    if len(groups) > 1:
-        skipped += [Skipped(path, "its name is of no split, as others' are") for path in groups.pop("all", [])]
     splits: dict[str, Source] = {}
     for split in sorted(groups, key=SPLITS.index):
         group = groups[split]

@@ -40,6 +40,9 @@ def pair_retrieval(
     require_finite(image, images.usable[kept], model, images.source)
     texts, pairs = queries_of(images.captions(kept))
     text = model.encode_text(texts, normalize=True).cpu()
+    if not bool(text.isfinite().all()):
+        raise MiradaError("The features of captions are not finite numbers: the weights of the text tower are damaged, "
+                          "or its training diverged; take an earlier checkpoint.")  # fmt: skip
     return PairScores(dict(recalls(image, text, pairs)), len(image), len(texts))
 
 

@@ -86,7 +86,7 @@ def take_apart(model: Model) -> Parts:
     family, options = options_of(design.architecture)
     if options.get("in_channels", 3) != 3:
         raise MiradaError(f"This model sees {options['in_channels']} channels, not the three that can be exported.")
-    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.tensors_of_design().items()}
     vocabulary = None if model.tokenizer is None else model.tokenizer.vocabulary
     return Parts(family, model.backbone.dim, options, tensors, design, vocabulary)
 

@@ -215,4 +215,6 @@ def build_objective(term: Term, backbone: Backbone, facts: dict[str, Any]) -> Ob
     except MiradaError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if "allocate" in str(error):  # how PyTorch says out of memory
+            raise
         raise MiradaError(f"The options of the objective {term.name!r} do not fit together: {error}.") from error

@@ -13,7 +13,11 @@ from mirada.data.sources import open_data
 from mirada.data.tables import TABLES
 from mirada.errors import MiradaError
 
-__all__ = ["Entry", "Scan", "Unreachable", "scan"]
+__all__ = ["Entry", "Scan", "Unreachable", "Vanished", "scan"]
+
+
+class Vanished(MiradaError):  # noqa: N818  # it may come back
+    """The folder was there, and went while it was looked at."""
 
 
 class Unreachable(Exception):  # noqa: N818  # nothing is wrong with the picture
@@ -80,12 +84,19 @@ def _top(root: str) -> list[tuple[str, str]]:
     return [(os.path.splitext(name)[0], name) for name in os.listdir(root) if name[0] != "."]
 
 
+def _is_missing(error: OSError, files: list[str]) -> bool:
+    """Whether it is a picture that a table names that is missing, from a folder that is there."""
+    if not isinstance(error, FileNotFoundError) or error.filename is None:
+        return False
+    return error.filename not in files and os.path.isdir(os.path.dirname(error.filename))
+
+
 def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
     """Every picture file below `root` that is not hidden. Links are followed, each folder once. What cannot be looked
     into is listed, and what vanishes meanwhile is gone."""
     found: list[Entry] = []
     skipped: list[Skipped] = []
-    vanished = MiradaError(f"The folder {root!r} vanished while it was being read: nothing was changed.")
+    vanished = Vanished(f"The folder {root!r} vanished while it was being read: nothing was changed.")
     waiting, seen = [root], set()
     began = None
     while waiting:
@@ -177,9 +188,10 @@ def _members(root: str, source: Source) -> list[Entry]:
             try:
                 return source.read(index)
             except UndecodableImage as error:
-                if isinstance(error.__cause__, OSError):
-                    raise Unreachable(error.reason) from error
-                raise
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or _is_missing(cause, files):
+                    raise
+                raise Unreachable(error.reason) from error
 
         return read
 

@@ -101,24 +101,29 @@ def schema_of(dim: int) -> pa.Schema:
 def exists(where: str) -> bool:
     """Whether there is an index at this `location`. A folder without a version is what a kill left of one that was
     about to be made."""
-    if not is_remote(where):
-        return any((Path(where) / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
     with storage(where):
+        if not is_remote(where):
+            try:
+                names = os.listdir(Path(where) / f"{TABLE}.lance" / "_versions")
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return any(name.endswith(".manifest") for name in names)
         return TABLE in lancedb_module().connect(where).list_tables().tables
 
 
 def stamp(where: str) -> tuple[int, int, int] | None:
-    """What tells an index from another one at the same place: a file that is written with it, as the file system knows
-    it; the table's own folder changes as rows are deleted and indexed. None on object storage, where nobody knows."""
+    """What tells an index from another one at the same place: its folder as the file system knows it, and the time of a
+    file that is written with it, since its own changes as rows are deleted and indexed. None on object storage, where
+    nobody knows."""
     if is_remote(where):
         return None
     try:
-        facts = os.stat(Path(where) / f"{TABLE}.lance")
+        facts = born = os.stat(Path(where) / f"{TABLE}.lance")
         with suppress(FileNotFoundError):
-            facts = os.stat(Path(where) / BORN)
+            born = os.stat(Path(where) / BORN)
     except OSError:
         return (0, 0, 0)
-    return facts.st_dev, facts.st_ino, facts.st_ctime_ns
+    return facts.st_dev, facts.st_ino, born.st_ctime_ns
 
 
 def require_room(where: str) -> None:
@@ -206,7 +211,8 @@ class Facts:
             table = lancedb_module().connect(self._where).create_table(FACTS, schema=schema, exist_ok=True)
             table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all().execute(row)
             if table.version % TIDY == 0:  # every version is kept whole until then
-                table.optimize(cleanup_older_than=timedelta(hours=1))
+                with suppress(RuntimeError, OSError, ValueError):  # another writer is at it; what was put is there
+                    table.optimize(cleanup_older_than=timedelta(hours=1))
             self._table = table
 
 

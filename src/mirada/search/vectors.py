@@ -190,6 +190,7 @@ def build_index_once(where: str) -> None:
     """Build it, unless another process is at it."""
     from filelock import FileLock, Timeout
 
+    open_table(where)  # or else the lock would make a folder where none is
     if is_remote(where):
         build_index(where)
         return

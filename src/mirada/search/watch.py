@@ -8,12 +8,13 @@ being copied.
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from mirada.errors import MiradaError
 from mirada.search.build import Busy, Changes
 from mirada.search.index import Index
-from mirada.search.scan import scan
+from mirada.search.scan import Vanished, scan
 
 __all__ = ["SECONDS", "changes_of"]
 
@@ -30,14 +31,11 @@ def changes_of(data: str | os.PathLike[str], where: str, **options: Any) -> Iter
         now = _stamps(data)
         took = time.monotonic() - began
         if now is not None and now != known and now == before:
-            try:
+            with suppress(Busy, Vanished):  # the next look tries again
                 _, changes = Index.update(data, where, **options)
-            except Busy:  # the next look tries again
-                time.sleep(SECONDS)
-                continue
-            known = now
-            if changes.added or changes.updated or changes.moved or changes.removed:
-                yield changes
+                known = now
+                if changes.added or changes.updated or changes.moved or changes.removed:
+                    yield changes
         before = now
         time.sleep(max(SECONDS, 10 * took))
 

@@ -96,7 +96,9 @@ class Attention(BaseModel):
     layers: int = Field(description="0 for a model without attention.")
     layer: int
     from_: list[list[list[list[int]]]] = Field(
-        alias="from", description="from[row][column]: thousandths of its attention that this patch gives to each."
+        alias="from",
+        description="from[row][column]: millionths of its attention that this block of patches gives to each; at most "
+        "16 blocks a side.",
     )
 
 

@@ -126,7 +126,8 @@ class Guard:
     def _is_known(self, request: Request) -> bool:
         kind, _, value = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return self._fits(value.strip().encode("latin-1").decode("utf-8", "replace"))  # headers are read as latin-1
+            given = value.strip(" \t")  # read as latin-1, which some write, and most UTF-8
+            return self._fits(given) or self._fits(given.encode("latin-1").decode("utf-8", "replace"))
         try:
             cookie = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
         except CookieError:

@@ -28,7 +28,7 @@ def check_network(start: Model | None, settings: Settings) -> str:
                               "and no model.")  # fmt: skip
         name = start.architecture if start else canonical(settings.model, image_size=settings.image_size)
         require_colour(name)
-        sides = {settings.image_size, settings.early_size or settings.image_size}
+        sides = dict.fromkeys((settings.image_size, settings.early_size or settings.image_size))
         with without_values():
             backbone = build(name).eval()
             for side in sides:

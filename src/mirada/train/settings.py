@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mirada.errors import MiradaError
+from mirada.language import call
 from mirada.objectives.balance import BALANCES
 from mirada.preprocess import Resize
 
@@ -139,12 +140,14 @@ class Settings:
         return {key: value for key, value in plain.items() if value is not None or default[key] is not None}
 
     def scaled_to(self, image_size: int) -> "Settings":
-        """For a recipe with images of another size: what is in proportion to them keeps its proportion."""
-
-        def scaled(side: int | None) -> int | None:
-            return side and max(1, round(side * self.image_size / image_size))
-
-        return replace(self, early_size=scaled(self.early_size), canvas=scaled(self.canvas))
+        """For a recipe with images of another size: what is in proportion to them keeps its proportion, in whole
+        patches."""
+        early, canvas, ratio = self.early_size, self.canvas, self.image_size / image_size
+        if early is not None and ratio != 1:
+            patch = call(self.model)[0].partition("/")[2]
+            step = int(patch) if patch.isdecimal() and int(patch) else 1
+            early = max(1, round(early * ratio / step)) * step
+        return replace(self, early_size=early, canvas=canvas and max(1, round(canvas * ratio)))
 
     def with_changes(self, changes: dict[str, Any], where: str) -> "Settings":
         """These settings with some replaced; a new length (epochs, steps or budget) replaces the old one.
