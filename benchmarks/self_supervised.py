@@ -258,15 +258,18 @@ def sums(trained_rows: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for together in dict.fromkeys(row["objective"] for row in trained_rows if " + " in row["objective"]):
         names = (together, *together.split(" + "))
-        ways: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+        ways: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
         for row in trained_rows:
             if row["objective"] in names and row["library"].startswith("mirada"):
-                ways[row["flags"], row["machine"]][row["objective"]].append((row["linear"], row["images"]))
-        whole = [{name: tuple(map(statistics.mean, zip(*same, strict=True))) for name, same in way.items()}
-                 for way in ways.values() if len(way) == len(names)]  # fmt: skip
+                for way in ((row["flags"], row["machine"]), (row["flags"],)):
+                    ways[way][row["objective"]].append((row["linear"], row["images"]))
+        whole = {way: {name: tuple(map(statistics.mean, zip(*same, strict=True))) for name, same in found.items()}
+                 for way, found in ways.items() if len(found) == len(names)}  # fmt: skip
         if not whole:
             continue
-        best = max(whole, key=lambda way: way[together][0])  # mean scores, and images seen, of one machine and flags
+        # Mean scores, and images seen, with the same flags and, where there are such, on one machine.
+        way = max(whole, key=lambda way: (len(way), whole[way][together][0]))
+        best = dict(whole[way])
         linear, images = best.pop(together)
         alone = max(best, key=lambda name: best[name][0])
         gain = linear - best[alone][0]
@@ -274,7 +277,7 @@ def sums(trained_rows: list[dict[str, Any]]) -> list[str]:
         lines += [
             f"The sum `{together}` {verdict} the best of its terms alone on the linear probe: {linear:.1f} against "
             f"{best[alone][0]:.1f} of `{alone}`. In the same time the sum sees {images:,.0f} images, that term "
-            f"{best[alone][1]:,.0f}.", "",
+            f"{best[alone][1]:,.0f}." + ("" if len(way) == 2 else " They were not all trained on one machine."), "",
         ]  # fmt: skip
     return lines
 

@@ -119,7 +119,7 @@ def test_the_whole_story(tmp_path: Path) -> None:
     assert page.count('<img src="data:image/png') == 6 * len(words["searches"])
     assert 'href="look/index.html"' in page
     assert (out / "words" / "look" / "index.html").is_file()
-    second = CliRunner().invoke(app, ["demo", "--out", str(out), "--budget", "2s"])
+    second = CliRunner().invoke(app, ["demo", "--out", str(out), "--budget", "2s", "--language", "en"])
     assert "60 drawings in 3 groups; 12 held out" in second.stdout
     assert "always the largest group     33.3%" in second.stdout
     assert f"Use it:  mirada classify '{out}/run-2' PICTURE.png" in second.stdout

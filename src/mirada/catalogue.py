@@ -1,7 +1,7 @@
 """What can be built or loaded, with sizes: what `mirada models` shows. Nothing is fetched but facts."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ def catalogue(word: str = "") -> list[dict[str, Any]]:
 def is_model(ref: str) -> bool:
     """Whether this is meant as one model, not as a part of many names."""
     return (
-        Path(ref).exists()
+        os.path.exists(ref)
         or ref.startswith(SHIPPED_PREFIX)
         or published_family(ref) is not None
         or call(ref)[0].partition("/")[0] in SIZES
@@ -80,7 +80,7 @@ def describe(ref: str, on_progress: Progress | None = None) -> dict[str, Any]:
     expects of pixels and of words, its classes and where it comes from."""
     if ref.startswith(SHIPPED_PREFIX):
         return describe_model(load(ref)) | {"name": ref, "source": "mirada", "licence": SHIPPED[ref], "gated": False}
-    if Path(ref).is_dir():
+    if os.path.isdir(ref):
         return describe_model(load(ref))
     if published_family(ref) is None:
         with without_values():

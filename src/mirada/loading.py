@@ -83,7 +83,7 @@ def _load_own(folder: Path) -> Model:
         if config["format"] > MODEL_FORMAT:
             raise MiradaError(
                 f"{folder} was written by a newer Mirada (format {config['format']}, this one reads up to "
-                f"{MODEL_FORMAT}): upgrade with `pip install --upgrade mirada`."
+                f"{MODEL_FORMAT}): upgrade Mirada."
             )
         design = Design.from_dict(config)
         words = vocabulary.read_text(encoding="utf-8") if vocabulary.is_file() else None
@@ -110,10 +110,10 @@ def untrained(reference: str) -> Model:
 def _refuse_path(reference: str) -> None:
     """Raise `MiradaError` for what looks like a path, and name the folder most like it."""
     path = Path(reference)
-    if path.exists():
+    if os.path.exists(path):  # which says no of names that are too long
         raise MiradaError(f"{reference!r} is a file: give the folder that it is in, or a size name such as 'vit-s/16'.")
     nearest = get_close_matches(path.name, _folders(path.parent), 1)
-    inside = path.parent != Path() and path.parent.is_dir()
+    inside = path.parent != Path() and os.path.isdir(path.parent)
     if nearest or inside or path.is_absolute() or ":" in reference or reference.count("/") > 1:
         hint = f"did you mean {str(path.parent / nearest[0])!r}?" if nearest else "check the path."
         raise MiradaError(f"There is no model {reference!r}, neither a folder nor a size of that name: {hint}")

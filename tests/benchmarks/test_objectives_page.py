@@ -31,6 +31,11 @@ def test_the_best_of_a_sums_terms_is_what_it_is_compared_with() -> None:
     assert " beats the best" in found
     assert " is level with the best" in sums([*TRAINED[:3], row(SUM, 50.5)])[0]
     assert sums([row("rotation", 50.0), row(SUM, 45.0)]) == []  # jigsaw alone is missing
+    assert "one machine" not in found
+    (found, _) = sums([*TRAINED[:3], row(SUM, 55.0, machine="that one")])
+    assert found.endswith("They were not all trained on one machine.")
+    (found, _) = sums([*TRAINED, row(SUM, 55.0, machine="that one")])
+    assert "does not beat" in found
 
 
 def test_what_does_not_beat_the_pixels_is_named() -> None:

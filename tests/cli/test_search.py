@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -34,13 +35,14 @@ def index(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where processes that stay have their sockets; they end with the test."""
-    folder = tmp_path / "run"
-    monkeypatch.setenv("MIRADA_RUN", str(folder))
-    yield folder
-    for place in folder.glob("*.pid") if folder.exists() else ():
-        os.kill(int(place.read_text()), signal.SIGTERM)
+def run_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where processes that stay have their sockets, whose paths may be 103 bytes long; they end with the test."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as short:
+        folder = Path(short) / "run"
+        monkeypatch.setenv("MIRADA_RUN", str(folder))
+        yield folder
+        for place in folder.glob("*.pid") if folder.exists() else ():
+            os.kill(int(place.read_text()), signal.SIGTERM)
 
 
 def test_from_a_folder_to_a_hit(new_shapes: Callable[[int], Path], model: str, tmp_path: Path) -> None:
@@ -118,9 +120,9 @@ def test_the_process_that_stays_gives_the_same(
     assert document(*asked) == alone  # another one is started
 
 
-def test_the_process_ends_when_nobody_asks(tmp_path: Path) -> None:
-    resident.serve(tmp_path / "a.sock", idle=0.05)
-    assert not (tmp_path / "a.sock").exists()
+def test_the_process_ends_when_nobody_asks(run_folder: Path) -> None:
+    resident.serve(run_folder.parent / "a.sock", idle=0.05)
+    assert not (run_folder.parent / "a.sock").exists()
 
 
 def test_what_is_misused(index: str, tmp_path: Path, model: str) -> None:

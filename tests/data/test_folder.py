@@ -107,7 +107,11 @@ def test_the_lines_of_a_text_beside_an_image_are_its_captions(tmp_path):
     "x" * 250 + ".png", os.fsdecode(b"latin-\xf1.png"),
 ])  # fmt: skip
 def test_hostile_names(tmp_path, name):
-    source = open_data(fill(tmp_path / "da\nta {1..2}", {f"cl ass\n/{name}": 7})).splits["all"]
+    try:
+        folder = fill(tmp_path / "da\nta {1..2}", {f"cl ass\n/{name}": 7})
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    source = open_data(folder).splits["all"]
     assert source.read(0) == picture(7)
     assert source.classes == ["cl ass\n"]
 

@@ -5,9 +5,8 @@ from pictures import picture, write_tar
 
 from mirada.data.shards import expand_braces
 from mirada.data.sources import open_data
-from mirada.data.splits import Subset, train_and_validation
+from mirada.data.splits import Subset
 from mirada.errors import MiradaError
-from mirada.evaluate.run import choose_training
 
 
 def test_braces():
@@ -41,18 +40,19 @@ def test_shards_of_several_folders_keep_their_paths(tmp_path):
     assert Subset(source, [1]).path(0) == paths[1]
 
 
-def test_shards_of_no_split_beside_those_of_one_are_not_trained_on(tmp_path):
-    for number, name in enumerate(("train", "extra")):
-        pictures = {f"{sample}.jpg": picture(10 * number + sample) for sample in range(4)}
-        write_tar(tmp_path / f"{name}.tar", pictures | {f"{sample}.cls": b"%d" % (sample % 2) for sample in range(4)})
+def test_shards_of_no_split_beside_those_of_one_are_left_unless_everything_is_asked_for(tmp_path):
+    write_tar(tmp_path / "train.tar", {"1.jpg": picture(0), "1.cls": b"0"})
+    write_tar(tmp_path / "extra.tar", {"1.jpg": picture(1), "1.cls": b"another class"})
+    write_tar(tmp_path / "tools.tar", {"readme.txt": b"no pictures"})
     data = open_data(tmp_path)
-    assert data.splits.keys() == {"train", "all"}
-    parts = train_and_validation(data)
-    assert {name.partition("/")[0] for name in (*parts.train.names, *parts.validation.names)} == {"train.tar"}
-    assert parts.notes == ["4 images take no part: the names of their files are of no split, as others' are."]
-    _, name, asked, notes = choose_training(data, None, 0)
-    assert (name, len(asked)) == ("val", 2)
-    assert parts.notes[0] in notes
+    assert data.splits.keys() == {"train"}
+    left = [str(tmp_path / name) for name in ("extra.tar", "tools.tar")]
+    assert sorted(skipped.path for skipped in data.skipped) == left
+    (tmp_path / "tools.tar").unlink()
+    write_tar(tmp_path / "extra.tar", {"1.jpg": picture(1), "1.cls": b"7"})
+    data = open_data(tmp_path, new_classes=True, everything=True)
+    assert {name: len(source) for name, source in data.splits.items()} == {"train": 1, "all": 1}
+    assert data.skipped == []
 
 
 def test_members_are_grouped_by_name_up_to_the_first_dot(tmp_path):

@@ -1,7 +1,7 @@
 """Conditions: what they select, and that nothing a person types reaches the database."""
 
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -21,14 +21,14 @@ ROWS: list[dict[str, Any]] = [
 
 def selected(text: str) -> list[int]:
     """Which of the rows, numbered from 1, by another database."""
-    connection = sqlite3.connect(":memory:")
-    connection.execute("PRAGMA case_sensitive_like = ON")
-    connection.execute(f"CREATE TABLE rows (number, {', '.join(COLUMNS)})")
-    for number, row in enumerate(ROWS, 1):
-        values = [number, *(row.get(name) for name in COLUMNS)]
-        connection.execute(f"INSERT INTO rows VALUES ({', '.join('?' * len(values))})", values)
-    said = condition(text).replace("timestamp '", "'")
-    return [number for (number,) in connection.execute(f"SELECT number FROM rows WHERE {said} ORDER BY number")]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA case_sensitive_like = ON")
+        connection.execute(f"CREATE TABLE rows (number, {', '.join(COLUMNS)})")
+        for number, row in enumerate(ROWS, 1):
+            values = [number, *(row.get(name) for name in COLUMNS)]
+            connection.execute(f"INSERT INTO rows VALUES ({', '.join('?' * len(values))})", values)
+        said = condition(text).replace("timestamp '", "'")
+        return [number for (number,) in connection.execute(f"SELECT number FROM rows WHERE {said} ORDER BY number")]
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,16 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 @given(st.text(max_size=60))
 def test_a_text_stays_a_text(text: str) -> None:
     quoted = text.replace("'", "''")
-    row = {"path": text}
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE rows (path)")
     if "\0" in text:
         return  # which no path has
-    try:
-        connection.execute("INSERT INTO rows VALUES (?)", [row["path"]])
-    except UnicodeEncodeError:
-        return
-    said = condition(f"path = '{quoted}'")
-    assert connection.execute(f"SELECT count(*) FROM rows WHERE {said}").fetchone() == (1,)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE rows (path)")
+        try:
+            connection.execute("INSERT INTO rows VALUES (?)", [text])
+        except UnicodeEncodeError:
+            return
+        said = condition(f"path = '{quoted}'")
+        assert connection.execute(f"SELECT count(*) FROM rows WHERE {said}").fetchone() == (1,)
 
 
 @given(

@@ -107,7 +107,10 @@ def test_bad_files_are_named_and_change_nothing_else(indexed: tuple[Path, str]) 
     (folder / "empty.png").write_bytes(b"")
     (folder / "red" / "000.png").write_text("no longer an image")
     odd = os.fsencode(folder) + b"/\xff<b>\n\xe2\x80\xaex.png"
-    shutil.copy(folder / "red" / "001.png", odd)
+    try:
+        shutil.copy(folder / "red" / "001.png", odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
     index, changes = Index.update(folder, where)
     assert (changes.added, changes.removed) == (1, 1)
     assert sorted(Path(skipped.path).name for skipped in changes.skipped) == ["000.png", "broken.jpg", "empty.png"]

@@ -56,6 +56,27 @@ def test_it_waits_for_another_writer(indexed: tuple[Path, str], monkeypatch: pyt
     assert next(watch.changes_of(folder, where)).added == 1
 
 
+def test_a_drive_that_goes_out_between_two_looks_is_waited_for(
+    indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, where = indexed
+    shape_picture("red", 60).save(folder / "new.png")
+    update, tries = Index.update, []
+
+    def late(*arguments: object, **options: object) -> object:
+        tries.append(folder.rename(folder.with_name("away")) if not tries else folder)
+        return update(*arguments, **options)  # type: ignore[arg-type]
+
+    def sleep(_: float) -> None:
+        if not folder.exists():
+            folder.with_name("away").rename(folder)
+
+    monkeypatch.setattr(watch.Index, "update", late)
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+    assert next(watch.changes_of(folder, where)).added == 1
+    assert len(tries) == 2
+
+
 def test_what_came_while_the_index_was_made_is_taken_in(
     indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_images_of_another_size_keep_the_recipes_proportions() -> None:
     assert recipe.scaled_to(32) == recipe
     fashion = Settings(model="vit-nano/4(depth=6)", image_size=32, early_size=20).scaled_to(28)
     assert fashion.early_size == 24  # 22.9 does not divide into patches of 4
+    assert Settings(model="vit-s", image_size=80, early_size=32).scaled_to(64).early_size == 48  # 40, of 16
     assert Settings(image_size=64).scaled_to(32) == Settings(image_size=64)
 
 

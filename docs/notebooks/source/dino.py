@@ -6,7 +6,7 @@
 # get the same answer, whatever that answer is. We write the idea down in a few lines, train with it, watch it
 # **collapse**, ask the doctor what is wrong, and finally see whether its attention knows where things are.
 #
-# You need `pip install "mirada[demo]"`, no network, no GPU and about ten minutes.
+# You need what `make demo` installs, no network, no GPU and about ten minutes.
 
 # %% [markdown] es
 # # Aprender sin etiquetas: DINO
@@ -17,7 +17,7 @@
 # ella, la vemos **colapsar**, le preguntamos al doctor qué ha pasado y, por último, comprobamos si su atención sabe
 # dónde están las cosas.
 #
-# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y tarda en total unos diez minutos. Los
+# Hace falta lo que instala `make demo`; no se necesita ni internet ni GPU, y tarda en total unos diez minutos. Los
 # comentarios del código y lo que imprime están en inglés.
 
 # %%

@@ -5,7 +5,7 @@
 # patch into a vector (**embedding**), adds where the patch was (**position**), lets all patches look at each other
 # (**attention**), and answers. Then we train one on real drawings and look at what its heads look at.
 #
-# You need `pip install "mirada[demo]"`, no network, no GPU and about five minutes.
+# You need what `make demo` installs, no network, no GPU and about five minutes.
 
 # %% [markdown] es
 # # Un transformer de visión, de los píxeles a la respuesta
@@ -15,7 +15,7 @@
 # se miren entre sí (la **atención**) y responde. Después entrenamos uno con dibujos de verdad y observamos en qué se
 # fijan sus cabezas de atención.
 #
-# Hace falta `pip install "mirada[demo]"`; no se necesita ni internet ni GPU, y tarda en total unos cinco minutos. Los
+# Hace falta lo que instala `make demo`; no se necesita ni internet ni GPU, y tarda en total unos cinco minutos. Los
 # comentarios del código y lo que imprime están en inglés.
 
 # %%

@@ -90,7 +90,7 @@ def open_all(path: str, strict: bool, skipped: list[dict[str, str]]) -> Source:
     `skipped`."""
     if os.path.isfile(path) and is_image(path):
         return list_images([path])
-    dataset = open_data(path, strict=strict, new_classes=True)
+    dataset = open_data(path, strict=strict, new_classes=True, everything=True)
     skipped += [entry._asdict() for entry in dataset.skipped]
     sources = list(dataset.splits.values())
     return sources[0] if len(sources) == 1 else Joined(sources)

@@ -200,7 +200,8 @@ def _naflex(config: Config) -> Config:
     side = round(config["num_patches"] ** 0.5)
     if side**2 != config["num_patches"]:
         raise MiradaError(f"This SigLIP 2 has positions for {config['num_patches']} patches, which are no square.")
-    return config | {"image_size": side * config["patch_size"]}
+    patch = side_of(config, "patch_size")
+    return config | {"patch_size": patch, "image_size": side * patch}
 
 
 def _text_sizes(config: Config) -> Config:

@@ -97,12 +97,12 @@ class HubFiles:
         if listing is None:
             return self._from_cache(name)
         if name not in listing.sizes and self._complete:
-            with suppress(OSError):  # the library's own mark for one who has no network later
-                mark = self._absent(listing.commit, name)
-                mark.parent.mkdir(parents=True, exist_ok=True)
-                mark.touch()
+            self._mark_absent(listing.commit, name)
             return None
-        return self._cached(name, listing) or self._download(name)
+        here = self._cached(name, listing) or self._download(name)
+        if here is None:
+            self._mark_absent(listing.commit, name)
+        return here
 
     def json(self, name: str) -> dict[str, Any] | None:
         return read_json(self.path(name))
@@ -258,7 +258,15 @@ class HubFiles:
         return None
 
     def _absent(self, commit: str, name: str) -> Path:
+        """The library's own mark for a file that a commit has not."""
         return self._folder() / ".no_exist" / commit / name
+
+    def _mark_absent(self, commit: str, name: str) -> None:
+        """For one who has no network later."""
+        with suppress(OSError):
+            mark = self._absent(commit, name)
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
     def _cached(self, name: str, listing: _Listing) -> Path | None:
         """A file of that commit if it is here and whole; what is here and not whole is removed."""
@@ -275,7 +283,7 @@ class HubFiles:
     def _missing(self, what: str) -> MiradaError:
         return MiradaError(
             f"{what} of {self.repo} is not in the cache {_cache()}, and {self._closed}: run `hf download {self.repo}` "
-            "where there is a network, or give a local folder."
+            "where there is a network, or load it once there, or give a local folder."
         )
 
     # --- downloads -----------------------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ def vit_name(dim: int, depth: int, num_heads: int, hidden: int, patch_size: int,
 
 def side_of(config: dict[str, Any], name: str, usual: int | None = None) -> int:
     """A size of images or patches in transformers' config, which is a number or a pair of equal ones."""
-    value = config.get(name, usual)
+    value: Any = config.get(name, usual)
     sides = value if isinstance(value, (list, tuple)) else [value]
-    if len(set(sides)) != 1 or not isinstance(sides[0], int):
+    if not all(isinstance(side, int) for side in sides) or len(set(sides)) != 1:
         raise MiradaError(f"transformers' {name} is {value}: Mirada knows squares only.")
     return int(sides[0])

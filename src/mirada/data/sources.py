@@ -19,7 +19,8 @@ FORMS = "a folder of images, a .parquet, .csv or .jsonl table, or .tar shards"
 
 
 def open_data(
-    path: str | os.PathLike[str], *, strict: bool = False, in_memory: int = 2**30, new_classes: bool = False
+    path: str | os.PathLike[str], *, strict: bool = False, in_memory: int = 2**30, new_classes: bool = False,
+    everything: bool = False,
 ) -> DataSet:  # fmt: skip
     """Open a folder, a table, shards `name-{000..127}.tar`, or a folder of tables, shards or IDX files.
 
@@ -28,6 +29,7 @@ def open_data(
         strict: raise for what would otherwise be skipped.
         in_memory: parquet files of up to so many bytes together are held in memory.
         new_classes: whether other splits may have classes that the train split has not.
+        everything: whether shards whose names are of no split count where others' are.
 
     Raises:
         MiradaError: if there is nothing to read, or the labels contradict each other.
@@ -36,7 +38,7 @@ def open_data(
     if text.startswith("hf:"):
         raise MiradaError(f"Cannot read {text!r} yet: save the data set as parquet files and give their folder.")
     skipped: list[Skipped] = []
-    splits = _open(text, skipped, in_memory)
+    splits = _open(text, skipped, in_memory, everything)
     if empty := [split for split in splits if not len(splits[split])]:
         raise MiradaError(f"There are no images in the {empty[0]} split of {text!r}: add some, or take it out.")
     if strict and skipped:
@@ -57,21 +59,23 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Source:
     return Files("", found)
 
 
-def _open(path: str, skipped: list[Skipped], in_memory: int) -> dict[str, Source]:
+def _open(path: str, skipped: list[Skipped], in_memory: int, everything: bool) -> dict[str, Source]:
     shards = expand_braces(path)
     if shards and shards != [path] and not os.path.exists(path):
         for shard in shards:
             _require_there(shard)
-        return _by_split(shards, skipped, in_memory)
+        return _by_split(shards, skipped, in_memory, everything)
     _require_there(path)
     if not os.path.isdir(path):
         if suffix(path) not in (*TABLES, ".tar"):
             raise MiradaError(f"Cannot read {path!r} as data: give {FORMS}.")
-        return _by_split([path], skipped, in_memory)
-    return _open_folder(path, visible_files(path), skipped, in_memory)
+        return _by_split([path], skipped, in_memory, everything)
+    return _open_folder(path, visible_files(path), skipped, in_memory, everything)
 
 
-def _open_folder(root: str, files: list[str], skipped: list[Skipped], in_memory: int) -> dict[str, Source]:
+def _open_folder(
+    root: str, files: list[str], skipped: list[Skipped], in_memory: int, everything: bool
+) -> dict[str, Source]:  # fmt: skip
     """What a folder holds. Tables named after splits come first, because their paths may point to the images beside
     them; shards come last, because they may be what the images were unpacked from."""
     top = [file for file in files if os.sep not in file]
@@ -80,24 +84,26 @@ def _open_folder(root: str, files: list[str], skipped: list[Skipped], in_memory:
     if is_idx(top):
         return open_idx(root, top)
     if named := [table for table in tables if _split(table)]:
-        return _by_split(named, skipped, in_memory)
+        return _by_split(named, skipped, in_memory, everything)
     if any(is_image(file) for file in files):
         return open_folder(root, files, skipped)
     if len(tables) > 1:
         raise MiradaError(f"{root!r} holds several tables, {few(map(basename, tables))}: give the path of one of them.")
     if tables or shards:
-        return _by_split(tables or shards, skipped, in_memory)
+        return _by_split(tables or shards, skipped, in_memory, everything)
     holds = f"only {few(files, 3)}" if files else "the folder is empty"
     raise MiradaError(f"There are no images in {root!r} ({holds}): give {FORMS}.")
 
 
-def _by_split(paths: Sequence[str], skipped: list[Skipped], in_memory: int) -> dict[str, Source]:
+def _by_split(paths: Sequence[str], skipped: list[Skipped], in_memory: int, everything: bool) -> dict[str, Source]:
     """Open tables or shards, and join those of one split."""
     keep = sum(os.path.getsize(path) for path in paths) <= in_memory
     opener: Callable[[str], Source]
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault(_split(path) or "all", []).append(path)
+    if "train" in groups and not everything:
+        skipped += [Skipped(path, "its name is of no split, as others' are") for path in groups.pop("all", [])]
     splits: dict[str, Source] = {}
     for split in sorted(groups, key=SPLITS.index):
         group = groups[split]

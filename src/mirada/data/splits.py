@@ -53,14 +53,6 @@ def train_and_validation(dataset: DataSet, seed: int = 0, *, hold_out: float | N
     `hold_out`: that fraction of the training split, which then is "val".
     """
     splits = dataset.splits
-    found = _divided(splits, seed, hold_out)
-    if "train" not in splits or "all" not in splits:
-        return found
-    left = f"{len(splits['all']):,} images take no part: the names of their files are of no split, as others' are."
-    return found._replace(notes=[*found.notes, left])
-
-
-def _divided(splits: dict[str, Source], seed: int, hold_out: float | None) -> TrainAndValidation:
     source = splits.get("train", splits.get("all"))
     if source is None:
         raise MiradaError(f"There is nothing to train on, only {', '.join(splits)}: add a train split.")

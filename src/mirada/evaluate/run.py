@@ -322,7 +322,7 @@ def choose_training(dataset: DataSet, wanted: str | None, seed: int) -> tuple[So
     The train split teaches about another. Undivided data are divided by `seed`, class by class, as training does it.
     """
     splits = dataset.splits
-    if "train" in splits and splits.keys() & {"test", "val"}:
+    if "train" in splits and len(splits) > 1:
         name = wanted or next(name for name in ("test", "val") if name in splits)
         if name not in splits:
             raise MiradaError(f"The data have no split {name!r}: there is {', '.join(splits)}.")

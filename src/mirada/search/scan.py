@@ -13,11 +13,7 @@ from mirada.data.sources import open_data
 from mirada.data.tables import TABLES
 from mirada.errors import MiradaError
 
-__all__ = ["Entry", "Scan", "Unreachable", "Vanished", "scan"]
-
-
-class Vanished(MiradaError):  # noqa: N818  # it may come back
-    """The folder was there, and went while it was looked at."""
+__all__ = ["Entry", "Scan", "Unreachable", "scan"]
 
 
 class Unreachable(Exception):  # noqa: N818  # nothing is wrong with the picture
@@ -73,7 +69,7 @@ def scan(data: str | os.PathLike[str]) -> Scan:
     elif os.path.isfile(root) and is_image(root):
         return Scan(root, [_entry(root, os.stat(root))], False, [], [])
     as_given = os.path.exists(text) or "{" in text or text.startswith("hf:")
-    dataset = open_data(text if as_given else root, new_classes=True)
+    dataset = open_data(text if as_given else root, new_classes=True, everything=True)
     entries = [entry for source in dataset.splits.values() for entry in _members(root, source)]
     skipped = [Skipped(os.path.abspath(path), reason) for path, reason in dataset.skipped]
     unknown = [one.path for one in skipped if not os.path.isdir(os.path.dirname(one.path))]
@@ -88,7 +84,8 @@ def _is_missing(error: OSError, files: list[str]) -> bool:
     """Whether it is a picture that a table names that is missing, from a folder that is there."""
     if not isinstance(error, FileNotFoundError) or error.filename is None:
         return False
-    return error.filename not in files and os.path.isdir(os.path.dirname(error.filename))
+    missing = os.path.abspath(error.filename)
+    return missing not in files and os.path.isdir(os.path.dirname(missing))
 
 
 def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
@@ -96,7 +93,7 @@ def _walk(root: str) -> tuple[list[Entry], list[Skipped]]:
     into is listed, and what vanishes meanwhile is gone."""
     found: list[Entry] = []
     skipped: list[Skipped] = []
-    vanished = Vanished(f"The folder {root!r} vanished while it was being read: nothing was changed.")
+    vanished = MiradaError(f"The folder {root!r} vanished while it was being read: nothing was changed.")
     waiting, seen = [root], set()
     began = None
     while waiting:

@@ -169,7 +169,7 @@ def open_table(where: str) -> tuple[Table, Made]:
         raise MiradaError(f"{where!r} is not an index of Mirada's, or is damaged: make another folder.") from error
     if made is None and version > FORMAT:
         raise MiradaError(f"The index {where!r} was written by a newer Mirada (format {version}, this one reads "
-                          f"{FORMAT}): upgrade with `pip install --upgrade 'mirada[search]'`.")  # fmt: skip
+                          f"{FORMAT}): upgrade Mirada.")  # fmt: skip
     if made is None:
         raise MiradaError(f"The index {where!r} was written by an older Mirada (format {version}, this one reads "
                           f"{FORMAT}): make it anew with `mirada index PHOTOS --index NEW`.")  # fmt: skip

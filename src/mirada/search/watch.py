@@ -8,13 +8,12 @@ being copied.
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from mirada.errors import MiradaError
 from mirada.search.build import Busy, Changes
 from mirada.search.index import Index
-from mirada.search.scan import Vanished, scan
+from mirada.search.scan import scan
 
 __all__ = ["SECONDS", "changes_of"]
 
@@ -31,8 +30,12 @@ def changes_of(data: str | os.PathLike[str], where: str, **options: Any) -> Iter
         now = _stamps(data)
         took = time.monotonic() - began
         if now is not None and now != known and now == before:
-            with suppress(Busy, Vanished):  # the next look tries again
+            try:
                 _, changes = Index.update(data, where, **options)
+            except MiradaError as error:
+                if not isinstance(error, Busy) and _stamps(data) is not None:
+                    raise
+            else:  # what could not be done now, the next look tries again
                 known = now
                 if changes.added or changes.updated or changes.moved or changes.removed:
                     yield changes

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mirada.backbones import SIZES
 from mirada.errors import MiradaError
 from mirada.language import call
 from mirada.objectives.balance import BALANCES
@@ -144,9 +145,10 @@ class Settings:
         patches."""
         early, canvas, ratio = self.early_size, self.canvas, self.image_size / image_size
         if early is not None and ratio != 1:
-            patch = call(self.model)[0].partition("/")[2]
-            step = int(patch) if patch.isdecimal() and int(patch) else 1
-            early = max(1, round(early * ratio / step)) * step
+            size, _, patch = call(self.model)[0].partition("/")
+            usual = SIZES[size].patch if size in SIZES else None
+            step = int(patch) if patch.isdecimal() and int(patch) else usual or 1
+            early = max(1, math.floor(early * ratio / step + 0.5)) * step
         return replace(self, early_size=early, canvas=canvas and max(1, round(canvas * ratio)))
 
     def with_changes(self, changes: dict[str, Any], where: str) -> "Settings":
@@ -257,7 +259,7 @@ def read_settings(text: str, where: str) -> dict[str, Any]:
     if not isinstance(version, int) or version > CONFIG_FORMAT:
         raise MiradaError(
             f"{where} was written by a newer Mirada (format {version}, this one reads up to {CONFIG_FORMAT}): "
-            "upgrade with `pip install --upgrade mirada`."
+            "upgrade Mirada."
         )
     return values
 
