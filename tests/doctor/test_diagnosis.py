@@ -42,6 +42,16 @@ def test_a_healthy_course_raises_no_alarm() -> None:
     assert diagnose([]) == []
 
 
+def test_two_prototypes_of_many_are_one_disease_before_the_second_is_gone() -> None:
+    """A DINO run on drawings whose centre never moved."""
+    last = {"health/dino_entropy": 0.0243, "health/dino_information": 0.0148, "health/dino_prototypes": 0.0312}
+    (alarm,) = diagnose(course(last))
+    assert alarm.name == "one prototype"
+    assert "(entropy 2.4% of ln(K)): they tell 1.5%" in alarm.message
+    # Sure of each image, and of each another thing.
+    assert diagnose(course({"health/dino_entropy": 0.02, "health/dino_information": 0.5})) == []
+
+
 @pytest.mark.parametrize("name", SICK)
 def test_each_disease_is_named_and_nothing_else(name: str) -> None:
     steps = 40 if name == "too few steps" else 80

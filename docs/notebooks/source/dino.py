@@ -197,7 +197,7 @@ for name in ("health/dino_information", "health/dino_prototypes", "health/rank",
 # Now the same without a working centre: `centre_momentum=1` means that the running mean never moves. The loss falls
 # beautifully, far below that of the healthy run. It is the loss of somebody who has found the easy way out: the
 # answers tell hardly anything about which picture it is (right). That is why one must never judge such a run by its
-# loss. The doctor speaks of the first sign that it finds, here of targets that are nearly labels, and always the same.
+# loss. The doctor says what it is.
 
 # %% [markdown] es
 # ## Colapso
@@ -205,8 +205,7 @@ for name in ("health/dino_information", "health/dino_prototypes", "health/rank",
 # Ahora lo mismo, pero sin un centrado que funcione: con `centre_momentum=1` la media móvil no se mueve nunca. La
 # pérdida baja de maravilla, muy por debajo de la que tenía el entrenamiento sano. Es la pérdida de quien ha encontrado
 # la salida fácil: las respuestas apenas dicen nada de qué imagen se trata (a la derecha). Por eso un entrenamiento así
-# nunca debe juzgarse por su pérdida. El doctor habla del primer síntoma que encuentra: aquí, objetivos que son casi
-# etiquetas, y siempre las mismas.
+# nunca debe juzgarse por su pérdida. El doctor dice qué le pasa.
 
 # %%
 sick = "dino(hidden=64, bottleneck=32, prototypes=64, small=2, centring='mean', centre_momentum=1.0)"
@@ -280,7 +279,7 @@ print(f"{'a box':10} {found['centre/jaccard']:.2f}")
 #
 # ## To try
 #
-# 1. Cure the sick run. Is the doctor's advice enough, or does the centre have to move again (`centre_momentum=0.9`)?
+# 1. Cure the sick run with the doctor's advice. Which part of it is enough by itself?
 # 2. `teacher_temperature=0.002, early_temperature=0.002`: another disease. Which?
 # 3. `centring='mean'` with `centre_momentum=0.9` and a learning rate of 0.1: and this one?
 # 4. Train longer, with smaller patches (`vit-pico/4`). Do attention and TokenCut get better alike?
@@ -293,8 +292,7 @@ print(f"{'a box':10} {found['centre/jaccard']:.2f}")
 #
 # ## Para probar
 #
-# 1. Arregla el entrenamiento que colapsó. ¿Basta con el consejo del doctor o tiene que volver a moverse el centro
-#    (`centre_momentum=0.9`)?
+# 1. Arregla el entrenamiento que colapsó con el consejo del doctor. ¿Qué parte basta por sí sola?
 # 2. `teacher_temperature=0.002, early_temperature=0.002`: otra enfermedad. ¿Cuál?
 # 3. `centring='mean'` con `centre_momentum=0.9` y una tasa de aprendizaje de 0.1: ¿y esta?
 # 4. Entrena más tiempo y con parches más pequeños (`vit-pico/4`). ¿Mejoran por igual la atención y TokenCut?

@@ -64,9 +64,13 @@ class Course:
         return median(latest) if (latest := self.latest(key)) else math.nan
 
     def says_the_same(self, term: str) -> bool:
-        """Whether the answers of a term have long told nothing about which image it is."""
-        told = self.latest(f"health/{term}_information")
-        return not self.young and bool(told) and max(told) < SAME_ANSWERS
+        """Whether the answers of a term have long told nothing about which image it is, or have all been one."""
+        told, unsure = self.latest(f"health/{term}_information"), self.latest(f"health/{term}_entropy")
+        if self.young or not told:
+            return False
+        # Of the mean answer, which is as sure as that only where nearly all images have one prototype.
+        entropy = max((one + other for one, other in zip(told, unsure, strict=False)), default=1.0)
+        return max(told) < SAME_ANSWERS or entropy < ONE_PROTOTYPE
 
     @property
     def young(self) -> bool:
