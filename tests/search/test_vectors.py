@@ -1,12 +1,16 @@
 """Nearest vectors, exact and approximate, with and without conditions."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
+import mirada.search.vectors as vectors_module
 from mirada.search.filters import condition
 from mirada.search.table import FORMAT, Facts, Made, create_table, open_table
-from mirada.search.vectors import Vectors, build_index, needs_index
+from mirada.search.vectors import Vectors, build_index, build_index_once, needs_index
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +67,13 @@ def test_what_was_measured_is_kept(large: tuple[str, np.ndarray]) -> None:
     table, _ = open_table(place)
     assert not needs_index(table, 5000)
     assert not needs_index(table)
+
+
+def test_one_process_at_a_time_builds(indexed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(vectors_module, "build_index", built.append)
+    with FileLock(Path(indexed[1]) / ".vectors.lock"):
+        build_index_once(indexed[1])
+    assert built == []
+    build_index_once(indexed[1])
+    assert built == [indexed[1]]

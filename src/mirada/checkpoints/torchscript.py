@@ -29,7 +29,7 @@ LISTS = {"build_boollist", "build_doublelist", "build_intlist", "build_tensorlis
 
 
 MOST_PROGRAM = 1 << 26  # bytes of a class's text
-MOST_VISITS = 100_000  # modules and what they hold; ViT-L has some thousands
+MOST_VISITS = 100_000  # modules and what they hold
 
 
 class _Stored(NamedTuple):
